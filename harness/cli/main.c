@@ -1,0 +1,81 @@
+// `pedrobench SUBCOMMAND ...`: finds the subcommand, runs it, prints its error.
+#include "cli/cli.h"
+#include "core/log.h"
+#include "core/threads.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef PB_VERSION
+#define PB_VERSION "unknown"
+#endif
+
+static int by_order(const void *a, const void *b)
+{
+    return (*(const pb_command *const *)a)->order - (*(const pb_command *const *)b)->order;
+}
+
+static void overview(FILE *f)
+{
+    fputs("Usage: pedrobench COMMAND [OPTION...]\n\n"
+          "Compares parameter-efficient fine-tuning methods on one frozen transformer: trained at\n"
+          "one parameter budget, repeated over seeds, and served as tenants of one batch.\n\n"
+          "Commands:\n",
+          f);
+    const pb_command *sorted[64];
+    size_t n = 0;
+    for (; pb_commands[n] && n < 64; n++)
+        sorted[n] = pb_commands[n];
+    qsort(sorted, n, sizeof *sorted, by_order);
+    for (size_t i = 0; i < n; i++)
+        fprintf(f, "  %-12s %s\n", sorted[i]->name, sorted[i]->doc);
+    fputs(
+        "\n`pedrobench COMMAND --help` explains one. PB_THREADS sets the number of threads.\n"
+        "Examples:\n"
+        "  pedrobench params --model MODEL --budget 0.5%\n"
+        "  pedrobench train --model MODEL --task yesno --method pedro --budget 0.5% --out run.h5\n"
+        "  pedrobench sweep paper/quick.json --out runs/quick\n",
+        f);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        overview(stderr);
+        return 2;
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
+        overview(stdout);
+        return 0;
+    }
+    if (!strcmp(name, "--version")) {
+        puts("pedrobench " PB_VERSION);
+        return 0;
+    }
+    for (size_t i = 0; pb_commands[i]; i++) {
+        if (strcmp(name, pb_commands[i]->name))
+            continue;
+        char self[128];
+        snprintf(self, sizeof self, "pedrobench %s", name);
+        argv[1] = self;
+        argp_err_exit_status = 2;
+        pb_signals_install();
+        pb_err err = pb_threads_set(0);
+        if (!err)
+            err = pb_commands[i]->run(argc - 1, argv + 1);
+        if (!err && (fflush(stdout) || ferror(stdout)))
+            err = pb_fail(PB_IO, "is the disk full?", "cannot write standard output");
+        if (!err)
+            return 0;
+        fprintf(stderr, "pedrobench %s: %s\n", name, pb_error_message());
+        if (*pb_error_hint())
+            fprintf(stderr, "hint: %s\n", pb_error_hint());
+        return err == PB_USAGE ? 2 : err == PB_INTERRUPTED ? 130 : 1;
+    }
+    fprintf(stderr, "pedrobench: unknown command \"%s\"\nhint: `pedrobench --help` lists them\n",
+            name);
+    return 2;
+}

@@ -1,0 +1,42 @@
+// Files: mapped reading, whole-file writing through a temporary name, folders.
+#ifndef PB_CORE_FILE_H
+#define PB_CORE_FILE_H
+
+#include "core/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef struct pb_file {
+    const uint8_t *data; // read-only mapping; NULL for an empty file
+    size_t size;
+} pb_file;
+
+pb_err pb_file_map(pb_file *f, const char *path);
+void pb_file_unmap(pb_file *f);
+
+// Writes path.tmp, syncs it, renames it to path and syncs the folder: either the old content or the
+// new one is there, never a part.
+pb_err pb_file_write(const char *path, const void *data, size_t size);
+
+// The same in pieces: open, fwrite to the stream, commit (or abandon, which removes the temporary).
+typedef struct pb_writer {
+    FILE *stream;
+    char path[4096], tmp[4096 + 8];
+} pb_writer;
+pb_err pb_writer_open(pb_writer *w, const char *path);
+pb_err pb_writer_commit(pb_writer *w);
+void pb_writer_abandon(pb_writer *w);
+
+// Syncs `tmp`, renames it to `path` and syncs the folder.
+pb_err pb_file_publish(const char *tmp, const char *path);
+
+pb_err pb_make_dirs(const char *path); // like mkdir -p
+bool pb_exists(const char *path);
+bool pb_is_dir(const char *path);
+
+// snprintf that fails on truncation; size is the size of `out`.
+pb_err pb_path(char *out, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#endif
