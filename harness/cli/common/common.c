@@ -1,0 +1,58 @@
+// Parsing that several subcommands share.
+#include "cli/common/common.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+pb_err pb_parse_tokens(const char *text, size_t vocab, int32_t **out, size_t *n)
+{
+    *n = 0;
+    *out = malloc((strlen(text) / 2 + 1) * sizeof **out);
+    if (!*out)
+        return pb_fail(PB_MEMORY, NULL, "no memory for the tokens");
+    for (const char *s = text; *s;) {
+        char *end;
+        errno = 0;
+        long v = strtol(s, &end, 10);
+        if (errno || end == s || (*end && *end != ',') || v < 0 || (size_t)v >= vocab)
+            return pb_fail(PB_USAGE, "separate ids with commas, e.g. 1,403,7",
+                           "\"%.20s\" is not a token id below %zu", s, vocab);
+        (*out)[(*n)++] = (int32_t)v;
+        s = *end ? end + 1 : end;
+    }
+    return *n ? PB_OK : pb_fail(PB_USAGE, "e.g. --tokens 1,403,7", "the list of tokens is empty");
+}
+
+pb_err pb_parse_size(const char *text, const char *what, size_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    size_t factor = *end == 'k' ? 1000 : *end == 'M' ? 1000000 : 1;
+    end += factor > 1;
+    if (errno || end == text || *end || text[0] == '-' || v > (1ull << 40))
+        return pb_fail(PB_USAGE, "use a whole number such as 100, 20k or 3M", "%s is \"%s\"", what,
+                       text);
+    *out = (size_t)v * factor;
+    return PB_OK;
+}
+
+pb_err pb_parse_real(const char *text, const char *what, double min, double max, double *out)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !(v >= min && v <= max))
+        return pb_fail(PB_USAGE, NULL, "%s is \"%s\", not a number in %g..%g", what, text, min,
+                       max);
+    *out = v;
+    return PB_OK;
+}
+
+void pb_usage_error(struct argp_state *state)
+{
+    if (*pb_error_hint())
+        argp_error(state, "%s (%s)", pb_error_message(), pb_error_hint());
+    else
+        argp_error(state, "%s", pb_error_message());
+}

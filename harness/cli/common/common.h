@@ -1,0 +1,19 @@
+// What several subcommands share: lists of token ids, and opening a model with an adapter.
+#ifndef PB_CLI_COMMON_H
+#define PB_CLI_COMMON_H
+
+#include "cli/cli.h"
+#include "model/forward.h"
+
+#include <argp.h>
+
+// Parses "1,2,3"; *out is released with free.
+pb_err pb_parse_tokens(const char *text, size_t vocab, int32_t **out, size_t *n);
+// Parses a size with an optional suffix k or M.
+pb_err pb_parse_size(const char *text, const char *what, size_t *out);
+pb_err pb_parse_real(const char *text, const char *what, double min, double max, double *out);
+
+// For argp parsers that fail with a pb_err: prints the message and hint and exits with code 2.
+void pb_usage_error(struct argp_state *state);
+
+#endif

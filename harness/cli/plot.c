@@ -1,0 +1,96 @@
+// `pedrobench plot`: figures of result files, through gnuplot.
+#include "cli/cli.h"
+#include "core/log.h"
+#include "results/figure.h"
+
+#include <argp.h>
+#include <stdio.h>
+
+typedef struct args {
+    pb_figure_options options;
+    pb_summary_options summary;
+    char **files;
+    size_t n;
+} args;
+
+enum { NO_PNG = 256 };
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    args *a = state->input;
+    switch (key) {
+    case 'o':
+        a->options.folder = arg;
+        return 0;
+    case 'f':
+        a->options.only = arg;
+        return 0;
+    case 'm':
+        a->summary.metric = arg;
+        return 0;
+    case 's':
+        a->summary.split = arg;
+        return 0;
+    case NO_PNG:
+        a->options.no_png = true;
+        return 0;
+    case ARGP_KEY_ARGS:
+        a->files = state->argv + state->next;
+        a->n = (size_t)(state->argc - state->next);
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no result file or folder was given");
+        return EINVAL;
+    case ARGP_KEY_SUCCESS:
+        if (!a->options.folder)
+            argp_error(state, "--out is missing");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static pb_err run(int argc, char **argv)
+{
+    static const char doc[] =
+        "Draws the figures that the results allow: scores, score-params, loss, token-time, "
+        "throughput, memory. Each leaves NAME.svg, NAME.png and its numbers, NAME.dat. Needs "
+        "gnuplot; PB_PLOTS may name another folder of scripts.\v"
+        "Examples:\n"
+        "  pedrobench plot runs/quick --out figures\n"
+        "  pedrobench plot runs/quick runs/latency --out figures --figure token-time\n"
+        "  pedrobench plot runs/quick --out figures --figure scores --metric loss\n";
+    static const struct argp_option options[] = {
+        {"out", 'o', "FOLDER", 0, "Where the figures go", 0},
+        {"figure", 'f', "NAME", 0, "One figure alone", 0},
+        {"metric", 'm', "NAME", 0, "A metric other than each task's headline", 0},
+        {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
+        {"no-png", NO_PNG, NULL, 0, "SVG only", 0},
+        {0}};
+    static const struct argp argp = {options, parse, "FOLDER|FILE...", doc, NULL, NULL, NULL};
+    args a = {0};
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    char scripts[4096];
+    const char *source = NULL;
+#ifdef PB_SOURCE_DIR
+    source = PB_SOURCE_DIR;
+#endif
+    PB_TRY(pb_figure_scripts(scripts, sizeof scripts, source));
+    a.options.scripts = scripts;
+    pb_records records;
+    pb_summary summary;
+    PB_TRY(pb_records_load(&records, (const char *const *)a.files, a.n));
+    pb_err err = pb_summarize(&summary, &records, &a.summary);
+    if (!err) {
+        bool drawn[16] = {false};
+        err = pb_figures_draw(&summary, &records, &a.options, drawn);
+        for (size_t i = 0; !err && pb_figures[i].name; i++)
+            if (drawn[i])
+                pb_info("%s/%s.svg", a.options.folder, pb_figures[i].name);
+        pb_summary_free(&summary);
+    }
+    pb_records_free(&records);
+    return err;
+}
+
+PB_COMMAND(plot) = {"plot", "draw figures with gnuplot", 61, run};

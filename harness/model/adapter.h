@@ -1,0 +1,58 @@
+// An adapter: a method, its options, and its parameter values in memory of its own. Adapters are
+// created, saved and loaded as Hugging Face PEFT folders (adapter_config.json and
+// adapter_model.safetensors), folded to the form that is served, and merged into a backbone.
+#ifndef PB_MODEL_ADAPTER_H
+#define PB_MODEL_ADAPTER_H
+
+#include "methods/method.h"
+#include "model/config.h"
+
+typedef struct pb_adapter {
+    const pb_method *method;
+    void *options;
+    pb_config config; // of the backbone it fits
+    pb_layout layout;
+    pb_params params;  // params.d is NULL unless it was made for training
+    real *block;       // values, then gradients
+    size_t prefix_len; // positions in front of its sequences
+    size_t state;      // floats of per-sequence state per layer
+    pb_prefix *prefix; // (L): packed keys and values, when it is ready to be served
+    pb_mat *prefix_kv; // (2 L): what `prefix` refers to
+    real *prefix_block;
+} pb_adapter;
+
+// Options of a method: defaults, one setting as text, a JSON object, and back.
+pb_err pb_options_new(void **out, const pb_method *m);
+pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value);
+pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj);
+json_t *pb_options_to_json(const pb_method *m, const void *options);
+long pb_options_knob(const pb_method *m, const void *options);
+bool pb_options_same_group(const pb_method *m, const void *a, const void *b);
+
+// Takes a copy of the options, checks them against the backbone and lays the parameters out.
+pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
+                      const pb_config *config, bool trainable);
+void pb_adapter_free(pb_adapter *a);
+
+// Initial values; text_k, text_v as in pb_init_args.
+pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_k,
+                       const real *text_v);
+
+// The form that is saved and served: a new adapter, or a plain copy when nothing is to fold.
+pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a);
+// Copies the values of `a` again (after more training) into what pb_adapter_folded made.
+void pb_adapter_refresh(pb_adapter *folded, const pb_adapter *a);
+// Packs the prefix, so that a step need not compute it; no-op for other methods. Call again after
+// values changed.
+pb_err pb_adapter_serve(pb_adapter *a);
+
+// Bytes that one more tenant with this adapter keeps in memory.
+size_t pb_adapter_resident(const pb_adapter *a);
+
+pb_err pb_adapter_save(const pb_adapter *a, const char *folder);
+pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config);
+
+// The name of a parameter in files.
+pb_err pb_adapter_key(char *out, size_t size, const pb_adapter *a, const pb_spec *s);
+
+#endif

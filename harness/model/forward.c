@@ -1,0 +1,487 @@
+// The forward pass of the backbone with adapters at its sites.
+//
+// Segments are grouped by method (and those options that shape the computation); a hook is called
+// once per group and site, whatever the number of tenants in it.
+#include "model/forward.h"
+
+#include "core/threads.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct group {
+    const pb_method *method;
+    const void *options;
+    pb_selection all, fresh; // its segments; those that start a sequence
+    pb_mat *state;
+} group;
+
+struct pb_step {
+    pb_ctx c;
+    const pb_model *m;
+    pb_adapter *const *tenant;
+    size_t n_tenants;
+    size_t *group_of; // (n_tenants)
+    size_t n_groups;
+    group *groups; // by number; `all.n` is 0 when absent from the batch
+    pb_step_limits limits;
+    pb_arena arena, heads, memory; // memory: the KV cache
+    pb_kv kv;
+    real *nll;
+};
+
+static void select_items(pb_ctx *c, pb_selection *sel, const uint32_t *seg, size_t n)
+{
+    size_t runs = 0;
+    for (size_t i = 0; i < n; i++)
+        runs += (c->seg[seg[i]].n_rows + PB_RUN - 1) / PB_RUN;
+    pb_item *rows = PB_NEW(c->heads, pb_item, runs), *segs = PB_NEW(c->heads, pb_item, n);
+    *sel = (pb_selection){n, seg, rows, runs, segs};
+    for (size_t i = 0, k = 0; i < n; i++) {
+        const pb_segment *s = &c->seg[seg[i]];
+        const pb_params *p = c->seg_params[seg[i]];
+        segs[i] = (pb_item){seg[i], 1, seg[i], p};
+        for (size_t r = 0; r < s->n_rows; r += PB_RUN) {
+            size_t left = s->n_rows - r;
+            rows[k++] = (pb_item){s->row0 + r, left < PB_RUN ? left : PB_RUN, seg[i], p};
+        }
+    }
+}
+
+static bool starts(const pb_segment *s)
+{
+    return s->pos0 == 0 && s->n_prompt > 0;
+}
+
+// Index lists of the batch: parameters of every segment, segments of every group.
+static void arrange(pb_step *st)
+{
+    pb_ctx *c = &st->c;
+    size_t S = c->n_seg;
+    const pb_params **params = PB_NEW(c->heads, const pb_params *, S);
+    size_t *shift = PB_NEW(c->heads, size_t, S);
+    uint32_t *every = PB_NEW(c->heads, uint32_t, S);
+    pb_selection *all = PB_NEW(c->heads, pb_selection, 1);
+    for (size_t s = 0; s < S; s++) {
+        const pb_adapter *a = c->seg[s].tenant >= 0 ? st->tenant[c->seg[s].tenant] : NULL;
+        params[s] = a ? &a->params : NULL;
+        shift[s] = a ? a->prefix_len : 0;
+        every[s] = (uint32_t)s;
+    }
+    c->seg_params = params;
+    c->seg_shift = shift;
+    select_items(c, all, every, S);
+    c->all = c->sel = all;
+    for (size_t g = 0; g < st->n_groups; g++) {
+        uint32_t *mine = PB_NEW(c->heads, uint32_t, S), *fresh = PB_NEW(c->heads, uint32_t, S);
+        size_t n = 0, n_fresh = 0;
+        for (size_t s = 0; s < S; s++) {
+            int t = c->seg[s].tenant;
+            if (t < 0 || st->group_of[t] != g)
+                continue;
+            mine[n++] = (uint32_t)s;
+            if (starts(&c->seg[s]))
+                fresh[n_fresh++] = (uint32_t)s;
+        }
+        select_items(c, &st->groups[g].all, mine, n);
+        select_items(c, &st->groups[g].fresh, fresh, n_fresh);
+        st->groups[g].state = NULL;
+    }
+}
+
+static real *saved_state(const pb_kv *kv, int slot, size_t layer)
+{
+    return kv->saved + ((size_t)slot * kv->layers + layer) * kv->state;
+}
+
+// Per-sequence state of every method that has one: computed where a sequence starts, read back
+// where it goes on.
+static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
+{
+    pb_ctx *c = &st->c;
+    c->component = PB_ADAPTER;
+    for (size_t g = 0; g < st->n_groups; g++) {
+        group *gr = &st->groups[g];
+        if (!gr->all.n || !gr->method->prompt)
+            continue;
+        size_t n = gr->method->state(gr->options, &st->m->config);
+        gr->state = pb_new(c, c->n_seg, n, PB_SEGMENTS, false);
+        if (!c->dry) {
+            for (size_t i = 0; i < gr->all.n; i++) {
+                size_t s = gr->all.seg[i];
+                real *row = gr->state->v + s * n;
+                if (starts(&c->seg[s]) || c->seg[s].slot < 0)
+                    memset(row, 0, n * sizeof *row);
+                else
+                    memcpy(row, saved_state(c->kv, c->seg[s].slot, c->layer), n * sizeof *row);
+            }
+        }
+        c->sel = &gr->fresh;
+        if (gr->fresh.n)
+            gr->method->prompt(c, gr->options, gr->state, before, after);
+        for (size_t i = 0; i < gr->fresh.n && !c->dry; i++) {
+            size_t s = gr->fresh.seg[i];
+            if (c->seg[s].slot >= 0)
+                memcpy(saved_state(c->kv, c->seg[s].slot, c->layer), gr->state->v + s * n,
+                       n * sizeof(real));
+        }
+    }
+    c->sel = c->all;
+    c->component = PB_BACKBONE;
+}
+
+static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
+{
+    pb_ctx *c = &st->c;
+    c->component = PB_ADAPTER;
+    for (size_t g = 0; g < st->n_groups; g++) {
+        group *gr = &st->groups[g];
+        if (!gr->all.n || !gr->method->site)
+            continue;
+        c->sel = &gr->all;
+        c->state = gr->state;
+        y = gr->method->site(c, gr->options, site, x, y);
+    }
+    c->sel = c->all;
+    c->component = PB_BACKBONE;
+    return y;
+}
+
+// Prefixes of the current layer, per segment: packed ones, or while training the method's own.
+static void prefixes(pb_step *st)
+{
+    pb_ctx *c = &st->c;
+    bool any = false;
+    for (size_t s = 0; s < c->n_seg; s++)
+        any |= c->seg_shift[s] > 0;
+    c->seg_prefix = NULL;
+    if (!any)
+        return;
+    const pb_prefix **list = PB_NEW(c->heads, const pb_prefix *, c->n_seg);
+    c->seg_prefix = list;
+    pb_prefix *fresh = NULL; // of the one tenant that is being trained
+    for (size_t s = 0; s < c->n_seg; s++) {
+        list[s] = NULL;
+        if (!c->seg_shift[s])
+            continue;
+        const pb_adapter *a = st->tenant[c->seg[s].tenant];
+        if (!c->record) {
+            list[s] = &a->prefix[c->layer];
+            continue;
+        }
+        if (!fresh) {
+            pb_mat *k, *v;
+            size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
+            c->tenant = &a->params;
+            c->component = PB_ADAPTER;
+            a->method->prefix(c, a->options, &k, &v);
+            c->component = PB_BACKBONE;
+            c->tenant = NULL;
+            real *panels = PB_NEW(c->arena, real, padded * k->cols);
+            if (!c->dry)
+                pb_pack_keys(panels, k, c->kv ? c->kv->kv_heads : st->m->config.kv_heads,
+                             st->m->config.head_dim);
+            fresh = PB_NEW(c->heads, pb_prefix, 1);
+            *fresh = (pb_prefix){a->prefix_len, panels, k, v};
+        }
+        list[s] = fresh;
+    }
+}
+
+static pb_mat *run(pb_step *st, const int32_t *tokens)
+{
+    pb_ctx *c = &st->c;
+    const pb_model *m = st->m;
+    const pb_config *g = &m->config;
+    size_t H = g->heads, KVH = g->kv_heads, D = g->head_dim;
+    pb_gate_kind act = g->gate == PB_GATE_SILU ? PB_SILU : PB_GELU_TANH;
+    arrange(st);
+    c->layer = 0;
+    real *table = pb_rope_table(c, D, m->inv_freq);
+    pb_mat *x = pb_embed(c, m->embed, c->record ? m->dembed : NULL, g->vocab, g->width, tokens);
+    for (size_t l = 0; l < g->layers; l++) {
+        const pb_layer *w = &m->layer[l];
+        pb_mat *y[3];
+        c->layer = l;
+        x = at_site(st, PB_SITE_LAYER_IN, x, x);
+        pb_mat *n = pb_rms_norm(c, x, w->norm1, g->norm_eps);
+        prompts(st, x, n);
+        const pb_weight *qkv[] = {&w->lin[PB_LIN_Q], &w->lin[PB_LIN_K], &w->lin[PB_LIN_V]};
+        pb_linear(c, y, n, qkv, 3);
+        pb_mat *q = at_site(st, PB_SITE_Q, n, y[0]);
+        pb_mat *k = at_site(st, PB_SITE_K, n, y[1]);
+        pb_mat *v = at_site(st, PB_SITE_V, n, y[2]);
+        pb_rope(c, q, H, D, table);
+        pb_rope(c, k, KVH, D, table);
+        q = at_site(st, PB_SITE_Q_ROT, n, q);
+        k = at_site(st, PB_SITE_K_ROT, n, k);
+        prefixes(st);
+        pb_mat *a = pb_attention(c, q, k, v, H, KVH, D);
+        const pb_weight *o[] = {&w->lin[PB_LIN_O]};
+        pb_linear(c, y, a, o, 1);
+        pb_mat *out = at_site(st, PB_SITE_O, a, y[0]);
+        out = at_site(st, PB_SITE_ATTN_OUT, n, out);
+        x = pb_add(c, x, out);
+        n = pb_rms_norm(c, x, w->norm2, g->norm_eps);
+        const pb_weight *gu[] = {&w->lin[PB_LIN_GATE], &w->lin[PB_LIN_UP]};
+        pb_linear(c, y, n, gu, 2);
+        pb_mat *gate = at_site(st, PB_SITE_GATE, n, y[0]);
+        pb_mat *up = at_site(st, PB_SITE_UP, n, y[1]);
+        pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, act));
+        const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
+        pb_linear(c, y, mid, down, 1);
+        out = at_site(st, PB_SITE_DOWN, mid, y[0]);
+        out = at_site(st, PB_SITE_FFN_OUT, n, out);
+        x = pb_add(c, x, out);
+    }
+    return pb_rms_norm(c, x, m->norm, g->norm_eps);
+}
+
+static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
+{
+    pb_ctx *c = &st->c;
+    pb_release(c->arena, 0);
+    pb_release(c->heads, 0);
+    c->tape = NULL;
+    c->tenant = NULL;
+    c->dropouts = 0;
+    c->component = PB_BACKBONE;
+    memset(c->counts, 0, sizeof c->counts);
+    c->training = training;
+    c->seed = seed;
+    c->step = step;
+    c->seg = b->seg;
+    c->n_seg = b->n_seg;
+    c->n_rows = b->n_rows;
+}
+
+pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
+{
+    begin(s, b, training, seed, step);
+    return run(s, b->tokens);
+}
+
+void pb_step_loss(pb_step *s, pb_mat *h, const int32_t *target, const real *weight, real *nll,
+                  uint8_t *hits)
+{
+    pb_lm_loss(&s->c, h, &s->m->head, target, weight, nll, hits);
+}
+
+void pb_step_backward(pb_step *s)
+{
+    pb_backward(&s->c);
+}
+
+void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, real *out)
+{
+    pb_logits(&s->c, out, h, &s->m->head, rows, n);
+}
+
+const pb_counts *pb_step_counts(const pb_step *s)
+{
+    return s->c.counts;
+}
+
+size_t pb_step_bytes(const pb_step *s)
+{
+    return s->arena.size;
+}
+
+size_t pb_step_kv_bytes(const pb_step *s)
+{
+    return s->memory.size;
+}
+
+void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real *k, real *v)
+{
+    const pb_kv *kv = &s->kv;
+    size_t D = kv->head_dim, W = kv->kv_heads * D;
+    const real *rows = kv->v + (slot * kv->layers + layer) * kv->capacity * W;
+    for (size_t g = 0; g < kv->kv_heads; g++) {
+        const real *p = kv->k + ((slot * kv->layers + layer) * kv->kv_heads + g) * kv->capacity * D;
+        for (size_t i = 0; i < n; i++)
+            for (size_t d = 0; d < D; d++)
+                k[i * W + g * D + d] = p[(i / PB_NR * D + d) * PB_NR + i % PB_NR];
+    }
+    memcpy(v, rows, n * W * sizeof *v);
+}
+
+// ---------------------------------------------------------------- set-up
+
+static pb_err make_groups(pb_step *st)
+{
+    size_t n = st->n_tenants;
+    st->group_of = malloc((n + 1) * sizeof *st->group_of);
+    st->groups = calloc(n + 1, sizeof *st->groups);
+    if (!st->group_of || !st->groups)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", n);
+    for (size_t t = 0; t < n; t++) {
+        const pb_adapter *a = st->tenant[t];
+        size_t g = 0;
+        while (g < st->n_groups &&
+               (st->groups[g].method != a->method ||
+                !pb_options_same_group(a->method, st->groups[g].options, a->options)))
+            g++;
+        if (g == st->n_groups)
+            st->groups[st->n_groups++] = (group){.method = a->method, .options = a->options};
+        st->group_of[t] = g;
+        if (a->method->backbone)
+            return pb_fail(PB_UNSUPPORTED, "open the saved model instead",
+                           "method %s has no adapter and cannot be a tenant", a->method->name);
+        if (a->prefix_len && !a->prefix && !st->limits.train)
+            return pb_fail(PB_INTERNAL, "call pb_adapter_serve first",
+                           "tenant %zu (%s) is not ready to be served", t, a->method->name);
+    }
+    if (st->limits.train && n > 1)
+        return pb_fail(PB_INTERNAL, NULL, "a training step has one adapter, not %zu", n);
+    return PB_OK;
+}
+
+// The largest batch: every tenant appears, rows spread over the segments.
+static pb_err dry_batch(const pb_step *st, pb_batch *b, pb_segment **seg, int32_t **tokens)
+{
+    size_t S = st->limits.segments > st->n_tenants ? st->limits.segments : st->n_tenants;
+    S = S ? S : 1;
+    size_t R = st->limits.rows > S ? st->limits.rows : S;
+    *seg = calloc(S, sizeof **seg);
+    *tokens = calloc(R, sizeof **tokens);
+    if (!*seg || !*tokens)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a batch of %zu rows", R);
+    for (size_t s = 0, row = 0; s < S; s++) {
+        size_t n = R / S + (s < R % S);
+        (*seg)[s] = (pb_segment){.row0 = row,
+                                 .n_rows = n,
+                                 .n_prompt = n,
+                                 .tenant = st->n_tenants ? (int)(s % st->n_tenants) : -1,
+                                 .slot = -1};
+        row += n;
+    }
+    *b = (pb_batch){R, S, *tokens, *seg};
+    return PB_OK;
+}
+
+static void dry_step(pb_step *st, const pb_batch *b)
+{
+    st->c.dry = true;
+    st->c.arena = &st->arena;
+    begin(st, b, true, 0, 0);
+    pb_mat *h = run(st, b->tokens);
+    if (st->limits.loss || st->limits.train)
+        pb_lm_loss(&st->c, h, &st->m->head, NULL, NULL, NULL, NULL);
+    else
+        pb_logits(&st->c, NULL, h, &st->m->head, NULL, b->n_seg);
+    if (st->limits.train)
+        pb_backward(&st->c);
+    st->c.dry = false;
+}
+
+static pb_err cache(pb_step *st)
+{
+    const pb_config *g = &st->m->config;
+    size_t slots = st->limits.slots, state = 0;
+    size_t T = (st->limits.positions + PB_NR - 1) / PB_NR * PB_NR;
+    for (size_t t = 0; t < st->n_tenants; t++)
+        if (st->tenant[t]->state > state)
+            state = st->tenant[t]->state;
+    st->kv = (pb_kv){.slots = slots,
+                     .capacity = T,
+                     .layers = g->layers,
+                     .kv_heads = g->kv_heads,
+                     .head_dim = g->head_dim,
+                     .state = state};
+    st->c.kv = &st->kv;
+    if (!slots)
+        return PB_OK;
+    size_t n = slots * g->layers * T * pb_kv_width(g), m = slots * g->layers * state;
+    PB_TRY(pb_arena_init(&st->memory, "KV cache", (2 * n + m) * sizeof(real) + 256));
+    st->kv.k = PB_NEW(&st->memory, real, n);
+    st->kv.v = PB_NEW(&st->memory, real, n);
+    st->kv.saved = PB_NEW(&st->memory, real, m);
+    return PB_OK;
+}
+
+static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                     const pb_step_limits *limits)
+{
+    st->m = m;
+    st->tenant = tenants;
+    st->n_tenants = n;
+    st->limits = *limits;
+    st->c = (pb_ctx){.k = pb_kernels_get(),
+                     .heads = &st->heads,
+                     .threads = pb_threads(),
+                     .record = limits->train};
+    for (size_t t = 0; t < n; t++)
+        if (memcmp(&tenants[t]->config.width, &m->config.width,
+                   offsetof(pb_config, context) - offsetof(pb_config, width)))
+            return pb_fail(PB_INPUT, "an adapter fits only the geometry it was made for",
+                           "tenant %zu (%s) was made for another backbone", t,
+                           tenants[t]->method->name);
+    if (limits->train && n && !m->head.panels_t)
+        return pb_fail(PB_INTERNAL, "open the model with gradients",
+                       "the backbone has no transposed weights to send gradients through");
+    PB_TRY(make_groups(st));
+    // Headers and index lists are small; the address space is reserved, pages come when touched.
+    PB_TRY(pb_arena_init(&st->heads, "step headers",
+                         ((size_t)1 << 20) + m->config.layers * (n + 8) * 4096 +
+                             (limits->rows + (limits->segments + n) * (n + 8)) * 512));
+    return cache(st);
+}
+
+pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                   const pb_step_limits *limits)
+{
+    pb_err err = PB_OK;
+    pb_segment *seg = NULL;
+    int32_t *tokens = NULL;
+    pb_batch b;
+    pb_step *st = calloc(1, sizeof *st);
+    *out = NULL;
+    if (!st)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a step");
+    PB_GO(set_up(st, m, tenants, n, limits));
+    PB_GO(dry_batch(st, &b, &seg, &tokens));
+    PB_GO(pb_arena_init(&st->arena, "step", 0));
+    st->arena.name = "step";
+    dry_step(st, &b);
+    size_t need = st->arena.peak;
+    PB_GO(pb_arena_init(&st->arena, "step", need + 64));
+    st->c.arena = &st->arena;
+done:
+    free(seg);
+    free(tokens);
+    if (err)
+        pb_step_free(st);
+    else
+        *out = st;
+    return err;
+}
+
+pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n, const pb_batch *b,
+                        bool train, pb_counts out[PB_COMPONENTS])
+{
+    pb_step *st = calloc(1, sizeof *st);
+    if (!st)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a step");
+    pb_step_limits limits = {.rows = b->n_rows, .segments = b->n_seg, .train = train};
+    pb_err err = set_up(st, m, tenants, n, &limits);
+    if (!err) {
+        dry_step(st, b);
+        memcpy(out, st->c.counts, sizeof st->c.counts);
+    }
+    pb_step_free(st);
+    return err;
+}
+
+void pb_step_free(pb_step *st)
+{
+    if (!st)
+        return;
+    pb_arena_free(&st->arena);
+    pb_arena_free(&st->heads);
+    pb_arena_free(&st->memory);
+    free(st->group_of);
+    free(st->groups);
+    free(st);
+}

@@ -1,0 +1,55 @@
+// Steps: one forward function for training, prefill and cached decoding, over rows and segments
+// that may belong to any mix of tenants.
+//
+// A pb_step owns all memory of a step, sized by a dry run before the first one. Setting it up may
+// fail; running it cannot, allocates nothing and prints nothing.
+#ifndef PB_MODEL_FORWARD_H
+#define PB_MODEL_FORWARD_H
+
+#include "model/model.h"
+
+typedef struct pb_batch {
+    size_t n_rows, n_seg;
+    const int32_t *tokens; // (n_rows)
+    const pb_segment *seg; // (n_seg), in row order, tiling the rows
+} pb_batch;
+
+typedef struct pb_step_limits {
+    size_t rows, segments;   // largest batch
+    bool train;              // record the tape and run backward
+    bool loss;               // loss will be computed
+    size_t slots, positions; // KV cache; 0 slots: none. positions include no prefix
+} pb_step_limits;
+
+typedef struct pb_step pb_step;
+
+// `tenants` (n, may be 0) are what segments refer to; they must outlive the step. Those with a
+// prefix must be packed (pb_adapter_serve) unless this is a training step.
+pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                   const pb_step_limits *limits);
+void pb_step_free(pb_step *s);
+
+// Runs the backbone with its adapters: returns the normalised hidden states (R,C), valid until the
+// next step. `training` switches dropout on; the tape records if the limits said `train`.
+pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, uint64_t step);
+
+// Loss of the last forward's hidden states, see pb_lm_loss; then, if recording, pb_step_backward.
+void pb_step_loss(pb_step *s, pb_mat *h, const int32_t *target, const real *weight, real *nll,
+                  uint8_t *hits);
+// Adds the gradients of the loss to the trained tenant's (or the backbone's) parameters.
+void pb_step_backward(pb_step *s);
+// Logits of some rows of the last forward: out (n,V).
+void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, real *out);
+
+// What the last step did, by component; and the sizes of its memory.
+const pb_counts *pb_step_counts(const pb_step *s);
+size_t pb_step_bytes(const pb_step *s);    // activations, gradients, scratch
+size_t pb_step_kv_bytes(const pb_step *s); // keys, values, per-sequence state
+// Reads a slot's keys (rotated, (n,KVH*D)) and values of one layer.
+void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real *k, real *v);
+
+// Counts one batch without running it, for a given shape: what would be done.
+pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n, const pb_batch *b,
+                        bool train, pb_counts out[PB_COMPONENTS]);
+
+#endif

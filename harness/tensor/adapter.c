@@ -1,0 +1,697 @@
+// Operations on adapter parameters: per-segment low-rank updates, scaling, pooling, activations.
+//
+// One parallel region per operation over *items*: runs of rows that share one tenant's parameters.
+// Gradients of parameters are summed over items in their order, split over columns, so that the
+// result does not depend on the number of threads.
+#include "tensor/ops.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { COLUMN_BLOCK = 64 };
+
+static double each(const pb_params *p, size_t offset)
+{
+    if (offset == PB_NO_SCALE)
+        return 1;
+    double x;
+    memcpy(&x, (const char *)p->options + offset, sizeof x);
+    return x;
+}
+
+static real *row(const pb_mat *m, size_t r)
+{
+    return m->v + r * m->ld;
+}
+
+static real *drow(const pb_mat *m, size_t r)
+{
+    return m->d + r * m->ld;
+}
+
+// Rows times rank times width, summed over the items: multiply-adds of one half of a low-rank
+// update.
+static double work_of(const pb_ctx *c, const pb_item *it, size_t n, int id, double *bytes)
+{
+    double work = 0;
+    size_t seg = (size_t)-1;
+    pb_view w;
+    for (size_t i = 0; i < n; i++)
+        if (pb_lookup(c, it[i].params, id, &w)) {
+            work += (double)(it[i].n * w.rows * w.cols);
+            if (it[i].seg != seg)
+                *bytes += (double)(w.rows * w.cols * sizeof(real));
+            seg = it[i].seg;
+        }
+    return work;
+}
+
+// ---------------------------------------------------------------- low-rank update
+
+struct low_rank {
+    pb_node node;
+    pb_mat *y, *x, *t; // y += scale t B, t = x A^T; y is NULL for `down` alone
+    int A, B;          // -1: that half is absent
+    size_t scale;
+};
+
+static void low_rank_back(pb_ctx *c, pb_node *self)
+{
+    struct low_rank *o = (struct low_rank *)self;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, o->t, &whole, &n);
+    double unused = 0, work = 0;
+    if (o->A >= 0)
+        work += work_of(c, it, n, o->A, &unused);
+    if (o->B >= 0)
+        work += work_of(c, it, n, o->B, &unused);
+    pb_count(c, 4 * work, 0, 2);
+    if (c->dry)
+        return;
+    // dt = scale dy B^T, dx += dt A
+    PB_FOR(c, work)
+    for (size_t i = 0; i < n; i++) {
+        pb_view A, B;
+        if (o->B >= 0 && o->t->d && pb_lookup(c, it[i].params, o->B, &B))
+            c->k->dots(drow(o->t, it[i].row), o->t->ld, drow(o->y, it[i].row), o->y->ld, B.v,
+                       B.cols, it[i].n, B.rows, B.cols, (real)each(it[i].params, o->scale));
+        if (o->A >= 0 && o->x->d && pb_lookup(c, it[i].params, o->A, &A))
+            c->k->axpys(drow(o->x, it[i].row), o->x->ld, drow(o->t, it[i].row), o->t->ld, A.v,
+                        A.cols, it[i].n, A.rows, A.cols, 1);
+    }
+    // dA += dt^T x, dB += scale t^T dy: by blocks of columns, items in order
+    size_t ca = o->A >= 0 ? (pb_most_cols(c, o->A) + COLUMN_BLOCK - 1) / COLUMN_BLOCK : 0;
+    size_t cb = o->B >= 0 ? (pb_most_cols(c, o->B) + COLUMN_BLOCK - 1) / COLUMN_BLOCK : 0;
+    PB_FOR(c, work)
+    for (size_t b = 0; b < ca + cb; b++) {
+        bool second = b >= ca;
+        size_t col = (second ? b - ca : b) * COLUMN_BLOCK;
+        for (size_t i = 0; i < n; i++) {
+            pb_view w;
+            if (!pb_lookup(c, it[i].params, second ? o->B : o->A, &w) || !w.d || col >= w.cols)
+                continue;
+            size_t cols = w.cols - col < COLUMN_BLOCK ? w.cols - col : COLUMN_BLOCK;
+            const real *t = (second ? o->t->v : o->t->d) + it[i].row * o->t->ld;
+            const pb_mat *m = second ? o->y : o->x;
+            const real *x = (second ? m->d : m->v) + it[i].row * m->ld + col;
+            c->k->outer(w.d + col, w.cols, t, o->t->ld, x, m->ld, it[i].n, w.rows, cols,
+                        second ? (real)each(it[i].params, o->scale) : 1);
+        }
+    }
+}
+
+static void low_rank_forward(pb_ctx *c, struct low_rank *o)
+{
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, o->t, &whole, &n);
+    double bytes = 0, work = 0;
+    if (o->A >= 0)
+        work += work_of(c, it, n, o->A, &bytes);
+    if (o->B >= 0)
+        work += work_of(c, it, n, o->B, &bytes);
+    pb_count(c, 2 * work, bytes, 1);
+    if (o->t->d || (o->y && o->y->d)) {
+        struct low_rank *kept = pb_push(c, sizeof *kept, low_rank_back);
+        o->node = kept->node;
+        *kept = *o;
+    }
+    if (c->dry)
+        return;
+    PB_FOR(c, work)
+    for (size_t i = 0; i < n; i++) {
+        pb_view A, B;
+        real *t = row(o->t, it[i].row);
+        if (o->A >= 0 && pb_lookup(c, it[i].params, o->A, &A))
+            c->k->dots(t, o->t->ld, row(o->x, it[i].row), o->x->ld, A.v, A.cols, it[i].n, A.rows,
+                       A.cols, 1);
+        if (o->B >= 0 && pb_lookup(c, it[i].params, o->B, &B))
+            c->k->axpys(row(o->y, it[i].row), o->y->ld, t, o->t->ld, B.v, B.cols, it[i].n, B.rows,
+                        B.cols, (real)each(it[i].params, o->scale));
+    }
+}
+
+void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B, size_t scale)
+{
+    size_t r = pb_most_rows(c, A);
+    if (!r)
+        return;
+    bool grad = x->d || pb_trained(c, A);
+    if (grad || pb_trained(c, B))
+        pb_want_grad(c, y);
+    struct low_rank o = {.y = y, .x = x, .A = A, .B = B, .scale = scale};
+    o.t = pb_new(c, x->rows, r, x->of, c->record && (grad || pb_trained(c, B)));
+    low_rank_forward(c, &o);
+}
+
+pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A)
+{
+    struct low_rank o = {.x = x, .A = A, .B = -1, .scale = PB_NO_SCALE};
+    o.t = pb_new(c, x->rows, pb_most_rows(c, A), x->of, c->record && (x->d || pb_trained(c, A)));
+    low_rank_forward(c, &o);
+    return o.t;
+}
+
+void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B)
+{
+    if (t->d || pb_trained(c, B))
+        pb_want_grad(c, y);
+    struct low_rank o = {.y = y, .t = t, .A = -1, .B = B, .scale = PB_NO_SCALE};
+    low_rank_forward(c, &o);
+}
+
+// ---------------------------------------------------------------- scaling and shifting
+
+struct scale {
+    pb_node node;
+    pb_mat *z, *y, *l; // z = y * l
+    int id;            // the tenant's vector, when l is NULL
+    size_t col0;
+    bool plus_one, response_only;
+    bool shift; // z = y + vector instead, in place
+};
+
+// The rows of an item that are scaled: all, or those after the prompt.
+static pb_item part(const pb_ctx *c, pb_item it, bool response_only)
+{
+    const pb_segment *s = &c->seg[it.seg];
+    size_t first = s->row0 + s->n_prompt;
+    if (response_only && it.row < first) {
+        size_t skip = first - it.row < it.n ? first - it.row : it.n;
+        it.row += skip;
+        it.n -= skip;
+    }
+    return it;
+}
+
+// The factor vector of a segment; `plus_one` is added by the caller.
+static const real *factor(const pb_ctx *c, const struct scale *o, const pb_item *it)
+{
+    pb_view w;
+    if (o->l)
+        return row(o->l, it->seg) + o->col0;
+    return pb_lookup(c, it->params, o->id, &w) ? w.v : NULL;
+}
+
+static void scale_back(pb_ctx *c, pb_node *self)
+{
+    struct scale *o = (struct scale *)self;
+    const pb_selection *sel = c->sel;
+    size_t N = o->z->cols;
+    pb_count(c, 4.0 * (double)(o->z->rows * N), 0, 2);
+    if (c->dry)
+        return;
+    if (o->y->d && !o->shift) {
+        PB_FOR(c, o->z->rows * N)
+        for (size_t i = 0; i < sel->n_rows; i++) {
+            pb_item it = sel->rows[i], p = part(c, it, o->response_only);
+            const real *l = factor(c, o, &it);
+            for (size_t r = it.row; r < it.row + it.n; r++) {
+                bool scaled = l && r >= p.row && p.n;
+                real *dy = drow(o->y, r);
+                const real *dz = drow(o->z, r);
+                if (scaled)
+                    c->k->mul_add(dy, dz, l, N);
+                if (!scaled || o->plus_one)
+                    c->k->axpby(dy, 1, dz, 1, N);
+            }
+        }
+    }
+    size_t blocks = (N + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+    if (o->l ? !o->l->d : !pb_trained(c, o->id))
+        return;
+    PB_FOR(c, o->z->rows * N)
+    for (size_t b = 0; b < blocks; b++) {
+        size_t col = b * COLUMN_BLOCK, n = N - col < COLUMN_BLOCK ? N - col : COLUMN_BLOCK;
+        for (size_t i = 0; i < sel->n_rows; i++) {
+            pb_item it = part(c, sel->rows[i], o->response_only);
+            pb_view w = {0};
+            real *dl = NULL;
+            if (o->l)
+                dl = drow(o->l, it.seg) + o->col0 + col;
+            else if (pb_lookup(c, it.params, o->id, &w) && w.d)
+                dl = w.d + col;
+            for (size_t r = it.row; dl && r < it.row + it.n; r++) {
+                if (o->shift)
+                    c->k->axpby(dl, 1, drow(o->z, r) + col, 1, n);
+                else
+                    c->k->mul_add(dl, drow(o->z, r) + col, row(o->y, r) + col, n);
+            }
+        }
+    }
+}
+
+static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
+{
+    const pb_selection *sel = c->sel;
+    pb_mat *y = o->y;
+    size_t N = y->cols;
+    double bytes = 0;
+    if (o->id >= 0)
+        (void)work_of(c, sel->rows, sel->n_rows, o->id, &bytes);
+    pb_count(c, (double)(y->rows * N), bytes, 1);
+    o->z = y;
+    bool grad = c->record && (y->d || (o->l ? o->l->d != NULL : pb_trained(c, o->id)));
+    if (grad) {
+        // The factor's gradient needs the value before scaling; a recorded step has one tenant, so
+        // all rows are selected and the copy is complete.
+        o->z = pb_new(c, y->rows, N, y->of, true);
+        struct scale *kept = pb_push(c, sizeof *kept, scale_back);
+        o->node = kept->node;
+        *kept = *o;
+    }
+    if (c->dry)
+        return o->z;
+    PB_FOR(c, y->rows * N)
+    for (size_t i = 0; i < sel->n_rows; i++) {
+        pb_item it = sel->rows[i], p = part(c, it, o->response_only);
+        const real *l = factor(c, o, &it);
+        for (size_t r = it.row; r < it.row + it.n; r++) {
+            const real *from = row(y, r);
+            real *to = row(o->z, r);
+            if (!l || !p.n || r < p.row) {
+                if (to != from)
+                    memcpy(to, from, N * sizeof(real));
+            } else if (o->plus_one) {
+                for (size_t k = 0; k < N; k++)
+                    to[k] = from[k] * (1 + l[k]);
+            } else {
+                c->k->mul(to, from, l, N);
+            }
+        }
+    }
+    return o->z;
+}
+
+pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only)
+{
+    struct scale o = {.y = y,
+                      .l = l,
+                      .id = -1,
+                      .col0 = col0,
+                      .plus_one = plus_one,
+                      .response_only = response_only};
+    return scale_forward(c, &o);
+}
+
+pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l)
+{
+    struct scale o = {.y = y, .id = l};
+    return pb_most_cols(c, l) ? scale_forward(c, &o) : y;
+}
+
+static void shift_back(pb_ctx *c, pb_node *self)
+{
+    struct scale *o = (struct scale *)self;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, o->z, &whole, &n);
+    pb_count(c, (double)(o->z->rows * o->z->cols), 0, 0);
+    for (size_t i = 0; i < n && !c->dry; i++) {
+        pb_view w;
+        if (pb_lookup(c, it[i].params, o->id, &w) && w.d)
+            for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+                c->k->axpby(w.d, 1, drow(o->z, r), 1, w.cols);
+    }
+}
+
+void pb_shift(pb_ctx *c, pb_mat *y, int b)
+{
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, y, &whole, &n);
+    double bytes = 0;
+    (void)work_of(c, it, n, b, &bytes);
+    pb_count(c, (double)(y->rows * y->cols), bytes, 1);
+    if (pb_trained(c, b)) {
+        pb_want_grad(c, y);
+        struct scale *o = pb_push(c, sizeof *o, shift_back);
+        o->z = y;
+        o->id = b;
+    }
+    if (c->dry)
+        return;
+    PB_FOR(c, y->rows * y->cols)
+    for (size_t i = 0; i < n; i++) {
+        pb_view w;
+        if (pb_lookup(c, it[i].params, b, &w))
+            for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+                c->k->axpby(row(y, r), 1, w.v, 1, w.cols);
+    }
+}
+
+// ---------------------------------------------------------------- pooling
+
+struct pool {
+    pb_node node;
+    pb_mat *p, *h;
+    pb_pooler kind;
+    int w;
+    uint32_t *arg; // (S,C): rows of the maxima
+    real *alpha;   // (R): attention weights
+};
+
+static void pool_back(pb_ctx *c, pb_node *self)
+{
+    struct pool *o = (struct pool *)self;
+    size_t C = o->h->cols;
+    pb_count(c, 4.0 * (double)(o->h->rows * C), 0, 0);
+    if (c->dry)
+        return;
+    for (size_t i = 0; i < c->sel->n; i++) {
+        const pb_item *it = &c->sel->segs[i];
+        const pb_segment *s = &c->seg[it->seg];
+        const real *dp = drow(o->p, it->row);
+        size_t n = s->n_prompt, r0 = s->row0;
+        if (o->kind == PB_POOL_LAST && o->h->d) {
+            c->k->axpby(drow(o->h, r0 + n - 1), 1, dp, 1, C);
+        } else if (o->kind == PB_POOL_MEAN && o->h->d) {
+            for (size_t r = 0; r < n; r++)
+                c->k->axpby(drow(o->h, r0 + r), 1 / (real)n, dp, 1, C);
+        } else if (o->kind == PB_POOL_MAX && o->h->d) {
+            for (size_t k = 0; k < C; k++)
+                drow(o->h, o->arg[it->row * C + k])[k] += dp[k];
+        } else if (o->kind == PB_POOL_ATTENTION) {
+            // p = sum a_r h_r, a = softmax(e), e_r = w.h_r / sqrt(C):
+            // de_r = a_r (dp.h_r - dp.p), dh_r += a_r dp + de_r w / sqrt(C), dw += de_r h_r /
+            // sqrt(C)
+            pb_view w;
+            if (!pb_lookup(c, it->params, o->w, &w))
+                continue;
+            const real root = (real)(1 / sqrt((double)C));
+            real base = c->k->dot(dp, row(o->p, it->row), C);
+            for (size_t r = r0; r < r0 + n; r++) {
+                real a = o->alpha[r], de = a * (c->k->dot(dp, row(o->h, r), C) - base) * root;
+                if (o->h->d) {
+                    c->k->axpby(drow(o->h, r), a, dp, 1, C);
+                    c->k->axpby(drow(o->h, r), de, w.v, 1, C);
+                }
+                if (w.d)
+                    c->k->axpby(w.d, de, row(o->h, r), 1, C);
+            }
+        }
+    }
+}
+
+pb_mat *pb_pool(pb_ctx *c, pb_mat *h, pb_pooler kind, int w)
+{
+    size_t C = h->cols;
+    bool grad = c->record && (h->d || (kind == PB_POOL_ATTENTION && pb_trained(c, w)));
+    struct pool local = {.h = h, .kind = kind, .w = w};
+    local.p = pb_new(c, c->n_seg, C, PB_SEGMENTS, grad);
+    if (kind == PB_POOL_MAX)
+        local.arg = PB_NEW(c->arena, uint32_t, c->n_seg * C);
+    if (kind == PB_POOL_ATTENTION)
+        local.alpha = PB_NEW(c->arena, real, h->rows);
+    pb_count(c, kind == PB_POOL_LAST ? 0 : 2.0 * (double)(h->rows * C), 0, 1);
+    if (grad) {
+        struct pool *o = pb_push(c, sizeof *o, pool_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (c->dry)
+        return local.p;
+    PB_FOR(c, kind == PB_POOL_LAST ? 0 : h->rows * C)
+    for (size_t i = 0; i < c->sel->n; i++) {
+        const pb_item *it = &c->sel->segs[i];
+        const pb_segment *s = &c->seg[it->seg];
+        size_t n = s->n_prompt, r0 = s->row0;
+        real *p = row(local.p, it->row);
+        pb_view q;
+        if (kind == PB_POOL_LAST) {
+            memcpy(p, row(h, r0 + n - 1), C * sizeof(real));
+        } else if (kind == PB_POOL_MEAN) {
+            memset(p, 0, C * sizeof(real));
+            for (size_t r = 0; r < n; r++)
+                c->k->axpby(p, 1 / (real)n, row(h, r0 + r), 1, C);
+        } else if (kind == PB_POOL_MAX) {
+            memcpy(p, row(h, r0), C * sizeof(real));
+            for (size_t k = 0; k < C; k++)
+                local.arg[it->row * C + k] = (uint32_t)r0;
+            for (size_t r = r0 + 1; r < r0 + n; r++)
+                for (size_t k = 0; k < C; k++)
+                    if (row(h, r)[k] > p[k]) {
+                        p[k] = row(h, r)[k];
+                        local.arg[it->row * C + k] = (uint32_t)r;
+                    }
+        } else {
+            memset(p, 0, C * sizeof(real));
+            if (!pb_lookup(c, it->params, w, &q))
+                continue;
+            for (size_t r = r0; r < r0 + n; r++)
+                local.alpha[r] = c->k->dot(q.v, row(h, r), C) / (real)sqrt((double)C);
+            c->k->softmax(local.alpha + r0, n, c->k->log_sum_exp(local.alpha + r0, n), 1);
+            for (size_t r = r0; r < r0 + n; r++)
+                c->k->axpby(p, local.alpha[r], row(h, r), 1, C);
+        }
+    }
+    return local.p;
+}
+
+// ---------------------------------------------------------------- activations
+
+struct act {
+    pb_node node;
+    pb_mat *y, *x;
+    pb_act kind;
+    int a, b;
+};
+
+static void act_value(pb_act kind, double x, double *y, double *slope)
+{
+    *y = x;
+    *slope = 1;
+    switch (kind) {
+    case PB_RELU:
+        *y = x > 0 ? x : 0;
+        *slope = x > 0;
+        break;
+    case PB_GELU: {
+        double phi = 0.5 * (1 + erf(x * 0.7071067811865476));
+        *y = x * phi;
+        *slope = phi + x * 0.3989422804014327 * exp(-0.5 * x * x);
+        break;
+    }
+    case PB_ACT_SILU: {
+        double s = 1 / (1 + exp(-x));
+        *y = x * s;
+        *slope = s * (1 + x * (1 - s));
+        break;
+    }
+    case PB_TANH:
+        *y = tanh(x);
+        *slope = 1 - *y * *y;
+        break;
+    case PB_IDENTITY:
+        break;
+    }
+}
+
+static void act_back(pb_ctx *c, pb_node *self)
+{
+    struct act *o = (struct act *)self;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, o->x, &whole, &n);
+    pb_count(c, 8.0 * (double)(o->x->rows * o->x->cols), 0, 0);
+    for (size_t i = 0; i < n && !c->dry && o->x->d; i++)
+        for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+            for (size_t k = 0; k < o->x->cols; k++) {
+                double y, slope;
+                act_value(o->kind, (double)row(o->x, r)[k], &y, &slope);
+                drow(o->x, r)[k] += drow(o->y, r)[k] * (real)slope;
+            }
+}
+
+pb_mat *pb_activate(pb_ctx *c, pb_mat *x, pb_act kind)
+{
+    struct act local = {.x = x, .kind = kind};
+    local.y = pb_new(c, x->rows, x->cols, x->of, x->d != NULL);
+    pb_count(c, 8.0 * (double)(x->rows * x->cols), 0, 1);
+    if (x->d) {
+        struct act *o = pb_push(c, sizeof *o, act_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (c->dry)
+        return local.y;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, x, &whole, &n);
+    PB_FOR(c, x->rows * x->cols * 20)
+    for (size_t i = 0; i < n; i++)
+        for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+            for (size_t k = 0; k < x->cols; k++) {
+                double y, slope;
+                act_value(kind, (double)row(x, r)[k], &y, &slope);
+                row(local.y, r)[k] = (real)y;
+            }
+    return local.y;
+}
+
+// P = sum a_j x^j, Q = sum_{i>=1} b_i x^i, R = P / (1 + |Q|).
+static void rational_parts(const pb_view *a, const pb_view *b, double x, double *P, double *dP,
+                           double *Q, double *dQ)
+{
+    *P = *dP = *Q = *dQ = 0;
+    for (size_t j = a->cols; j-- > 0;) {
+        *dP = *dP * x + *P;
+        *P = *P * x + (double)a->v[j];
+    }
+    for (size_t i = b->cols; i-- > 0;) {
+        *dQ = *dQ * x + *Q;
+        *Q = *Q * x + (double)b->v[i];
+    }
+    *dQ = *dQ * x + *Q; // one more factor x: powers start at 1
+    *Q *= x;
+}
+
+static void rational_back(pb_ctx *c, pb_node *self)
+{
+    struct act *o = (struct act *)self;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, o->x, &whole, &n);
+    pb_count(c, 40.0 * (double)(o->x->rows * o->x->cols), 0, 0);
+    for (size_t i = 0; i < n && !c->dry; i++) {
+        pb_view a, b;
+        if (!pb_lookup(c, it[i].params, o->a, &a) || !pb_lookup(c, it[i].params, o->b, &b))
+            continue;
+        for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+            for (size_t k = 0; k < o->x->cols; k++) {
+                double x = (double)row(o->x, r)[k], dy = (double)drow(o->y, r)[k], P, dP, Q, dQ;
+                rational_parts(&a, &b, x, &P, &dP, &Q, &dQ);
+                double den = 1 + fabs(Q), sign = Q < 0 ? -1 : 1;
+                if (o->x->d)
+                    drow(o->x, r)[k] += (real)(dy * (dP / den - P * sign * dQ / (den * den)));
+                double power = 1;
+                for (size_t j = 0; a.d && j < a.cols; j++, power *= x)
+                    a.d[j] += (real)(dy * power / den);
+                power = x;
+                for (size_t j = 0; b.d && j < b.cols; j++, power *= x)
+                    b.d[j] -= (real)(dy * P * sign * power / (den * den));
+            }
+    }
+}
+
+pb_mat *pb_rational(pb_ctx *c, pb_mat *x, int a, int b)
+{
+    struct act local = {.x = x, .a = a, .b = b};
+    bool grad = c->record && (x->d || pb_trained(c, a) || pb_trained(c, b));
+    local.y = pb_new(c, x->rows, x->cols, x->of, grad);
+    pb_count(c, 26.0 * (double)(x->rows * x->cols), 0, 1);
+    if (grad) {
+        struct act *o = pb_push(c, sizeof *o, rational_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (c->dry)
+        return local.y;
+    pb_item whole;
+    size_t n;
+    const pb_item *it = pb_items(c, x, &whole, &n);
+    PB_FOR(c, x->rows * x->cols * 26)
+    for (size_t i = 0; i < n; i++) {
+        pb_view va, vb;
+        if (!pb_lookup(c, it[i].params, a, &va) || !pb_lookup(c, it[i].params, b, &vb))
+            continue;
+        for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
+            for (size_t k = 0; k < x->cols; k++) {
+                double P, dP, Q, dQ;
+                rational_parts(&va, &vb, (double)row(x, r)[k], &P, &dP, &Q, &dQ);
+                row(local.y, r)[k] = (real)(P / (1 + fabs(Q)));
+            }
+    }
+    return local.y;
+}
+
+// ---------------------------------------------------------------- dropout
+
+struct drop {
+    pb_node node;
+    pb_mat *y, *x;
+    double p;
+    uint32_t number;
+};
+
+static void drop_rows(pb_ctx *c, const struct drop *o, bool back)
+{
+    uint32_t limit = (uint32_t)(o->p * 4294967296.0);
+    real keep = (real)(1 / (1 - o->p));
+    size_t C = o->x->cols, R = o->x->rows;
+    PB_FOR(c, R * C * 10)
+    for (size_t r = 0; r < R; r++)
+        for (size_t k = 0; k < C; k++) {
+            uint32_t u = pb_rng_at(c->seed, PB_STREAM_DROPOUT, o->number,
+                                   ((uint64_t)c->step << 32) + r * C + k);
+            real f = u < limit ? 0 : keep;
+            if (back)
+                drow(o->x, r)[k] += f * drow(o->y, r)[k];
+            else
+                row(o->y, r)[k] = f * row(o->x, r)[k];
+        }
+}
+
+static void drop_back(pb_ctx *c, pb_node *self)
+{
+    struct drop *o = (struct drop *)self;
+    pb_count(c, 0, 0, 1);
+    if (!c->dry && o->x->d)
+        drop_rows(c, o, true);
+}
+
+pb_mat *pb_dropout(pb_ctx *c, pb_mat *x, double p)
+{
+    if (!c->training || p <= 0)
+        return x;
+    struct drop local = {.x = x, .p = p, .number = c->dropouts++};
+    local.y = pb_new(c, x->rows, x->cols, x->of, x->d != NULL);
+    pb_count(c, 0, 0, 1);
+    if (x->d) {
+        struct drop *o = pb_push(c, sizeof *o, drop_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (!c->dry)
+        drop_rows(c, &local, false);
+    return local.y;
+}
+
+// ---------------------------------------------------------------- plain matrices
+
+static pb_mat *zeros(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of)
+{
+    pb_mat *m = pb_new(c, rows, cols, of, false);
+    if (!c->dry)
+        memset(m->v, 0, rows * cols * sizeof(real));
+    return m;
+}
+
+pb_mat *pb_zeros(pb_ctx *c, size_t cols)
+{
+    return zeros(c, c->n_seg, cols, PB_SEGMENTS);
+}
+
+pb_mat *pb_own_zeros(pb_ctx *c, size_t rows, size_t cols)
+{
+    return zeros(c, rows, cols, PB_TENANT);
+}
+
+pb_mat *pb_each(pb_ctx *c, int v)
+{
+    pb_mat *m = pb_zeros(c, pb_most_cols(c, v));
+    pb_shift(c, m, v);
+    return m;
+}
+
+pb_mat *pb_own(pb_ctx *c, int id)
+{
+    pb_view w;
+    if (!pb_lookup(c, c->tenant, id, &w))
+        return NULL;
+    pb_mat *m = PB_NEW(c->heads, pb_mat, 1);
+    *m =
+        (pb_mat){.v = w.v, .d = w.d, .rows = w.rows, .cols = w.cols, .ld = w.cols, .of = PB_TENANT};
+    return m;
+}

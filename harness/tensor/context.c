@@ -1,0 +1,127 @@
+#include "tensor/context.h"
+
+#include <string.h>
+
+pb_mat *pb_new(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of, bool grad)
+{
+    pb_mat *m = PB_NEW(c->heads, pb_mat, 1);
+    *m = (pb_mat){.rows = rows, .cols = cols, .ld = cols, .of = of};
+    m->v = PB_NEW(c->arena, real, rows * cols);
+    if (grad)
+        pb_want_grad(c, m);
+    return m;
+}
+
+void pb_want_grad(pb_ctx *c, pb_mat *m)
+{
+    if (m->d || !c->record)
+        return;
+    m->d = PB_NEW(c->arena, real, m->rows * m->ld);
+    if (!c->dry)
+        memset(m->d, 0, m->rows * m->ld * sizeof *m->d);
+}
+
+pb_mat *pb_cols(pb_ctx *c, const pb_mat *m, size_t col0, size_t n)
+{
+    pb_mat *s = PB_NEW(c->heads, pb_mat, 1);
+    *s = *m;
+    s->v += col0;
+    if (s->d)
+        s->d += col0;
+    s->cols = n;
+    return s;
+}
+
+const pb_item *pb_items(const pb_ctx *c, const pb_mat *m, pb_item *whole, size_t *n)
+{
+    if (m->of == PB_TENANT) {
+        *whole = (pb_item){.row = 0, .n = m->rows, .seg = 0, .params = c->tenant};
+        *n = 1;
+        return whole;
+    }
+    *n = m->of == PB_SEGMENTS ? c->sel->n : c->sel->n_rows;
+    return m->of == PB_SEGMENTS ? c->sel->segs : c->sel->rows;
+}
+
+bool pb_lookup(const pb_ctx *c, const pb_params *p, int id, pb_view *out)
+{
+    const pb_spec *s = p ? pb_layout_find(p->layout, c->layer, id) : NULL;
+    if (!s)
+        return false;
+    *out = (pb_view){.v = p->v + s->offset, .rows = s->rows, .cols = s->cols};
+    if (p->d && c->record && !(s->flags & PB_FROZEN))
+        out->d = p->d + s->offset;
+    return true;
+}
+
+// Visits the parameters of every selected segment (or of the one tenant).
+static const pb_params *params_of(const pb_ctx *c, size_t i)
+{
+    return c->tenant ? c->tenant : c->sel->segs[i].params;
+}
+
+static size_t n_params(const pb_ctx *c)
+{
+    return c->tenant ? 1 : c->sel->n;
+}
+
+size_t pb_most_rows(const pb_ctx *c, int id)
+{
+    size_t most = 0;
+    pb_view w;
+    for (size_t i = 0; i < n_params(c); i++)
+        if (pb_lookup(c, params_of(c, i), id, &w) && w.rows > most)
+            most = w.rows;
+    return most;
+}
+
+size_t pb_most_cols(const pb_ctx *c, int id)
+{
+    size_t most = 0;
+    pb_view w;
+    for (size_t i = 0; i < n_params(c); i++)
+        if (pb_lookup(c, params_of(c, i), id, &w) && w.cols > most)
+            most = w.cols;
+    return most;
+}
+
+bool pb_trained(const pb_ctx *c, int id)
+{
+    pb_view w;
+    for (size_t i = 0; i < n_params(c); i++)
+        if (pb_lookup(c, params_of(c, i), id, &w) && w.d)
+            return true;
+    return false;
+}
+
+void *pb_push(pb_ctx *c, size_t size, void (*back)(pb_ctx *, pb_node *))
+{
+    pb_node *n = pb_alloc(c->heads, 1, size);
+    memset(n, 0, size);
+    *n = (pb_node){back, c->tape, c->layer, c->sel, c->tenant};
+    c->tape = n;
+    return n;
+}
+
+void pb_backward(pb_ctx *c)
+{
+    for (pb_node *n = c->tape; n; n = n->prev) {
+        c->layer = n->layer;
+        c->sel = n->sel;
+        c->tenant = n->tenant;
+        size_t mark = pb_mark(c->arena);
+        n->back(c, n);
+        pb_release(c->arena, mark);
+    }
+    c->tape = NULL;
+    c->tenant = NULL;
+    c->sel = c->all;
+}
+
+void pb_count(pb_ctx *c, double flops, double bytes, size_t regions)
+{
+    pb_counts *n = &c->counts[c->component];
+    n->flops += flops;
+    n->bytes += bytes;
+    n->regions += regions;
+}

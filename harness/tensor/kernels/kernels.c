@@ -1,0 +1,571 @@
+// The kernels for one instruction set: the build compiles this file once per set with PB_ISA naming
+// it. Plain C with vector types; the compiler's flags decide the instructions.
+//
+// exp: argument reduction x = n ln 2 + r and a polynomial of degree 6 on |r| <= ln(2)/2 (the
+// classic scheme of the Cephes library), about 2 ulp; the double build calls the C library.
+#include "tensor/kernels/kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { VBYTES = 64, VREGS = 32 };
+#elif defined(__AVX2__)
+enum { VBYTES = 32, VREGS = 16 };
+#else
+enum { VBYTES = 16, VREGS = 16 };
+#endif
+
+#ifdef PB_DOUBLE
+typedef int64_t ireal;
+#else
+typedef int32_t ireal;
+#endif
+
+enum {
+    VL = VBYTES / sizeof(real),     // lanes of a vector
+    NV = PB_NR / VL,                // vectors across a panel
+    MR_FIT = (VREGS - NV - 1) / NV, // rows whose accumulators fit the registers
+    MR = MR_FIT < 1    ? 1
+         : MR_FIT > 14 ? 14
+                       : MR_FIT
+};
+
+typedef real vec __attribute__((vector_size(VBYTES)));
+typedef ireal ivec __attribute__((vector_size(VBYTES)));
+typedef real uvec __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vec load(const real *p)
+{
+    return *(const uvec *)p;
+}
+
+INLINE void store(real *p, vec v)
+{
+    *(uvec *)p = v;
+}
+
+INLINE vec all(real x)
+{
+    return x - (vec){0};
+}
+
+INLINE vec load_part(const real *p, size_t n)
+{
+    vec v = {0};
+    memcpy(&v, p, n * sizeof(real));
+    return v;
+}
+
+INLINE void store_part(real *p, vec v, size_t n)
+{
+    memcpy(p, &v, n * sizeof(real));
+}
+
+INLINE vec choose(ivec mask, vec a, vec b)
+{
+    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
+}
+
+// Lanes are added in halves: a fixed tree.
+INLINE real sum_lanes(vec v)
+{
+    real t[VL];
+    memcpy(t, &v, sizeof t);
+    for (size_t h = VL / 2; h; h /= 2)
+        for (size_t i = 0; i < h; i++)
+            t[i] += t[i + h];
+    return t[0];
+}
+
+INLINE real max_lanes(vec v)
+{
+    real t[VL];
+    memcpy(t, &v, sizeof t);
+    for (size_t h = VL / 2; h; h /= 2)
+        for (size_t i = 0; i < h; i++)
+            t[i] = t[i] > t[i + h] ? t[i] : t[i + h];
+    return t[0];
+}
+
+INLINE vec vmax(vec a, vec b)
+{
+    return choose(a > b, a, b);
+}
+
+#ifdef PB_DOUBLE
+INLINE vec vexp(vec x)
+{
+    for (size_t i = 0; i < VL; i++)
+        x[i] = exp(x[i]);
+    return x;
+}
+#else
+INLINE vec vexp(vec x)
+{
+    // NaN passes through: both comparisons are false for it.
+    x = choose(x < all(-87.33f), all(-87.33f), x);
+    x = choose(x > all(88.37f), all(88.37f), x);
+    const vec magic = all(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
+    vec n = (x * 1.44269504088896341f + magic) - magic;
+    vec r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vec p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    ivec e = __builtin_convertvector(n, ivec) << 23;
+    return (vec)((ivec)p + e);
+}
+#endif
+
+// ---------------------------------------------------------------- products
+
+INLINE void panel_rows(const size_t M, real *y, size_t ldy, const real *x, size_t ldx,
+                       const real *w, size_t k, size_t n, bool accumulate)
+{
+    vec acc[MR][NV];
+    real edge[PB_NR] __attribute__((aligned(64)));
+#pragma GCC unroll 16
+    for (size_t m = 0; m < M; m++) {
+        if (accumulate && n < PB_NR) {
+            memset(edge, 0, sizeof edge);
+            memcpy(edge, y + m * ldy, n * sizeof(real));
+        }
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++)
+            acc[m][v] = !accumulate ? (vec){0} : load((n < PB_NR ? edge : y + m * ldy) + v * VL);
+    }
+    for (size_t i = 0; i < k; i++) {
+        vec b[NV];
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++)
+            b[v] = load(w + i * PB_NR + v * VL);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < M; m++) {
+            vec a = all(x[m * ldx + i]);
+#pragma GCC unroll 16
+            for (size_t v = 0; v < NV; v++)
+                acc[m][v] += a * b[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (size_t m = 0; m < M; m++) {
+        real *to = n < PB_NR ? edge : y + m * ldy;
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++)
+            store(to + v * VL, acc[m][v]);
+        if (n < PB_NR)
+            memcpy(y + m * ldy, edge, n * sizeof(real));
+    }
+}
+
+#define ROWS_CASE(M)                                                                               \
+    case M:                                                                                        \
+        panel_rows(M <= MR ? M : MR, y, ldy, x, ldx, w, k, n, accumulate);                         \
+        break;
+
+static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
+                  size_t n, bool accumulate)
+{
+    while (R) {
+        // The last two tiles share what is left evenly.
+        size_t m = R >= 2 * MR ? MR : R > MR ? (R + 1) / 2 : R;
+        switch (m) {
+            ROWS_CASE(1)
+            ROWS_CASE(2)
+            ROWS_CASE(3)
+            ROWS_CASE(4)
+            ROWS_CASE(5)
+            ROWS_CASE(6)
+            ROWS_CASE(7)
+            ROWS_CASE(8)
+            ROWS_CASE(9)
+            ROWS_CASE(10)
+            ROWS_CASE(11)
+            ROWS_CASE(12)
+            ROWS_CASE(13)
+            ROWS_CASE(14)
+        }
+        y += m * ldy;
+        x += m * ldx;
+        R -= m;
+    }
+}
+
+INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const real *x,
+                      size_t ldx, const real *a, size_t lda, size_t n, real scale)
+{
+    vec acc[4][4];
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < K; j++)
+            acc[m][j] = (vec){0};
+    size_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vec b[4];
+#pragma GCC unroll 4
+        for (size_t j = 0; j < K; j++)
+            b[j] = load(a + j * lda + i);
+#pragma GCC unroll 4
+        for (size_t m = 0; m < M; m++) {
+            vec p = load(x + m * ldx + i);
+#pragma GCC unroll 4
+            for (size_t j = 0; j < K; j++)
+                acc[m][j] += p * b[j];
+        }
+    }
+    if (i < n) {
+#pragma GCC unroll 4
+        for (size_t m = 0; m < M; m++) {
+            vec p = load_part(x + m * ldx + i, n - i);
+#pragma GCC unroll 4
+            for (size_t j = 0; j < K; j++)
+                acc[m][j] += p * load_part(a + j * lda + i, n - i);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < K; j++)
+            t[m * ldt + j] = scale * sum_lanes(acc[m][j]);
+}
+
+static void dots(real *t, size_t ldt, const real *x, size_t ldx, const real *a, size_t lda,
+                 size_t R, size_t r, size_t n, real scale)
+{
+    for (size_t m = 0; m < R; m += R - m >= 4 ? 4 : 1)
+        for (size_t j = 0; j < r; j += r - j >= 4 ? 4 : 1) {
+            real *to = t + m * ldt + j;
+            const real *px = x + m * ldx, *pa = a + j * lda;
+            if (R - m >= 4 && r - j >= 4)
+                dots_tile(4, 4, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (R - m >= 4)
+                dots_tile(4, 1, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (r - j >= 4)
+                dots_tile(1, 4, to, ldt, px, ldx, pa, lda, n, scale);
+            else
+                dots_tile(1, 1, to, ldt, px, ldx, pa, lda, n, scale);
+        }
+}
+
+// The next count of a sweep over n in steps of 4 vectors, then 1 vector, then the rest.
+INLINE size_t span(size_t left)
+{
+    return left >= 4 * VL ? 4 * VL : left >= VL ? VL : left;
+}
+
+INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, const real *t,
+                       size_t ldt, const real *b, size_t ldb, size_t r, size_t part, real scale)
+{
+    vec acc[4][4];
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++)
+            acc[m][v] = part ? load_part(y + m * ldy, part) : load(y + m * ldy + v * VL);
+    for (size_t j = 0; j < r; j++) {
+        vec q[4];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++)
+            q[v] = part ? load_part(b + j * ldb, part) : load(b + j * ldb + v * VL);
+#pragma GCC unroll 4
+        for (size_t m = 0; m < M; m++) {
+            vec p = all(scale * t[m * ldt + j]);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < W; v++)
+                acc[m][v] += p * q[v];
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++) {
+            if (part)
+                store_part(y + m * ldy, acc[m][v], part);
+            else
+                store(y + m * ldy + v * VL, acc[m][v]);
+        }
+}
+
+static void axpys(real *y, size_t ldy, const real *t, size_t ldt, const real *b, size_t ldb,
+                  size_t R, size_t r, size_t n, real scale)
+{
+    for (size_t m = 0, M; m < R; m += M) {
+        M = R - m >= 4 ? 4 : 1;
+        const real *pt = t + m * ldt;
+        for (size_t i = 0, w; i < n; i += w) {
+            w = span(n - i);
+            real *py = y + m * ldy + i;
+            const real *pb = b + i;
+            if (w == 4 * VL && M == 4)
+                axpys_tile(4, 4, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+            else if (w == 4 * VL)
+                axpys_tile(1, 4, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+            else if (w == VL && M == 4)
+                axpys_tile(4, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+            else if (w == VL)
+                axpys_tile(1, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+            else
+                for (size_t s = 0; s < M; s++)
+                    axpys_tile(1, 1, py + s * ldy, ldy, pt + s * ldt, ldt, pb, ldb, r, w, scale);
+        }
+    }
+}
+
+// g(r,n) += scale t^T x is axpys with t read down its columns; rows are the long dimension.
+INLINE void outer_tile(const size_t M, const size_t W, real *g, size_t ldg, const real *t,
+                       size_t ldt, const real *x, size_t ldx, size_t R, size_t part, real scale)
+{
+    vec acc[4][4];
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++)
+            acc[m][v] = part ? load_part(g + m * ldg, part) : load(g + m * ldg + v * VL);
+    for (size_t i = 0; i < R; i++) {
+        vec q[4];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++)
+            q[v] = part ? load_part(x + i * ldx, part) : load(x + i * ldx + v * VL);
+#pragma GCC unroll 4
+        for (size_t m = 0; m < M; m++) {
+            vec p = all(scale * t[i * ldt + m]);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < W; v++)
+                acc[m][v] += p * q[v];
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < W; v++) {
+            if (part)
+                store_part(g + m * ldg, acc[m][v], part);
+            else
+                store(g + m * ldg + v * VL, acc[m][v]);
+        }
+}
+
+static void outer(real *g, size_t ldg, const real *t, size_t ldt, const real *x, size_t ldx,
+                  size_t R, size_t r, size_t n, real scale)
+{
+    for (size_t m = 0, M; m < r; m += M) {
+        M = r - m >= 4 ? 4 : 1;
+        const real *pt = t + m;
+        for (size_t i = 0, w; i < n; i += w) {
+            w = span(n - i);
+            real *pg = g + m * ldg + i;
+            const real *px = x + i;
+            if (w == 4 * VL && M == 4)
+                outer_tile(4, 4, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
+            else if (w == 4 * VL)
+                outer_tile(1, 4, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
+            else if (w == VL && M == 4)
+                outer_tile(4, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
+            else if (w == VL)
+                outer_tile(1, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
+            else
+                for (size_t s = 0; s < M; s++)
+                    outer_tile(1, 1, pg + s * ldg, ldg, pt + s, ldt, px, ldx, R, w, scale);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- vectors
+
+static real dot(const real *x, const real *y, size_t n)
+{
+    vec a = {0}, b = {0};
+    size_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        a += load(x + i) * load(y + i);
+        b += load(x + i + VL) * load(y + i + VL);
+    }
+    for (; i < n; i += VL) {
+        size_t w = n - i < VL ? n - i : VL;
+        a += load_part(x + i, w) * load_part(y + i, w);
+    }
+    return sum_lanes(a + b);
+}
+
+static void axpby(real *y, real a, const real *x, real b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = a * x[i] + b * y[i];
+}
+
+static void mul(real *y, const real *x1, const real *x2, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = x1[i] * x2[i];
+}
+
+static void mul_add(real *y, const real *x1, const real *x2, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += x1[i] * x2[i];
+}
+
+// act(g) and act'(g). GELU in its tanh form: 0.5 g (1 + tanh(u)), u = sqrt(2/pi)(g + 0.044715 g^3);
+// 0.5 (1 + tanh u) is the logistic function of 2u, so both need one exponential.
+INLINE void gate_value(vec g, pb_gate_kind act, vec *value, vec *slope)
+{
+    if (act == PB_SILU) {
+        vec s = 1 / (1 + vexp(-g));
+        *value = g * s;
+        *slope = s * (1 + g * (1 - s));
+    } else {
+        const real c = (real)0.7978845608028654, d = (real)0.044715;
+        vec u = c * (g + d * g * g * g);
+        vec s = 1 / (1 + vexp(-2 * u));
+        *value = g * s;
+        *slope = s + g * s * (1 - s) * 2 * c * (1 + 3 * d * g * g);
+    }
+}
+
+static void glu(real *m, const real *g, const real *u, size_t n, pb_gate_kind act)
+{
+    for (size_t i = 0; i < n; i += VL) {
+        vec a, slope;
+        size_t w = n - i < VL ? n - i : VL;
+        if (w == VL) {
+            gate_value(load(g + i), act, &a, &slope);
+            store(m + i, a * load(u + i));
+        } else {
+            gate_value(load_part(g + i, w), act, &a, &slope);
+            store_part(m + i, a * load_part(u + i, w), w);
+        }
+    }
+}
+
+static void glu_back(real *dg, real *du, const real *dm, const real *g, const real *u, size_t n,
+                     pb_gate_kind act)
+{
+    for (size_t i = 0; i < n; i += VL) {
+        vec a, slope;
+        size_t w = n - i < VL ? n - i : VL;
+        vec m = load_part(dm + i, w);
+        gate_value(load_part(g + i, w), act, &a, &slope);
+        if (dg)
+            store_part(dg + i, load_part(dg + i, w) + m * load_part(u + i, w) * slope, w);
+        if (du)
+            store_part(du + i, load_part(du + i, w) + m * a, w);
+    }
+}
+
+// ---------------------------------------------------------------- softmax
+
+INLINE ivec lanes_below(size_t n)
+{
+    ivec k;
+    for (size_t i = 0; i < VL; i++)
+        k[i] = i < n ? -1 : 0;
+    return k;
+}
+
+static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
+                       size_t R, size_t D, real scale)
+{
+    const vec low = all((real)-1e30);
+    for (size_t i = 0; i < R; i++, s += PB_NR, o += ldo) {
+        if (!valid[i]) {
+            memset(s, 0, PB_NR * sizeof(real));
+            continue;
+        }
+        vec p[NV], top = low;
+        ivec mask[NV];
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++) {
+            mask[v] = lanes_below(valid[i] > v * VL ? valid[i] - v * VL : 0);
+            p[v] = choose(mask[v], load(s + v * VL) * scale, low);
+            top = vmax(top, p[v]);
+        }
+        real was = m[i], now = max_lanes(top);
+        now = now > was ? now : was;
+        vec sum = {0};
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++) {
+            p[v] = (vec)((ivec)vexp(p[v] - now) & mask[v]);
+            sum += p[v];
+            store(s + v * VL, p[v]);
+        }
+        if (now > was) {
+            vec fix = vexp(all(was - now));
+            l[i] *= fix[0];
+            for (size_t d = 0; d < D; d++)
+                o[d] *= fix[0];
+            m[i] = now;
+        }
+        l[i] += sum_lanes(sum);
+    }
+}
+
+static void soft_probs(real *s, const size_t *valid, const real *lse, size_t ldlse, size_t R,
+                       real scale)
+{
+    for (size_t i = 0; i < R; i++, s += PB_NR)
+#pragma GCC unroll 16
+        for (size_t v = 0; v < NV; v++) {
+            ivec mask = lanes_below(valid[i] > v * VL ? valid[i] - v * VL : 0);
+            vec p = vexp(choose(mask, load(s + v * VL) * scale - lse[i * ldlse], all(-80)));
+            store(s + v * VL, (vec)((ivec)p & mask));
+        }
+}
+
+static real log_sum_exp(const real *x, size_t n)
+{
+    vec top = all(x[0]);
+    size_t i = 0;
+    for (; i + VL <= n; i += VL)
+        top = vmax(load(x + i), top);
+    real m = max_lanes(top);
+    for (; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    vec sum = {0};
+    for (i = 0; i < n; i += VL) {
+        size_t w = n - i < VL ? n - i : VL;
+        vec e = vexp(load_part(x + i, w) - m);
+        sum += (vec)((ivec)e & lanes_below(w));
+    }
+    return m + (real)log((double)sum_lanes(sum));
+}
+
+static void softmax(real *x, size_t n, real lse, real weight)
+{
+    for (size_t i = 0; i < n; i += VL) {
+        size_t w = n - i < VL ? n - i : VL;
+        store_part(x + i, weight * vexp(load_part(x + i, w) - lse), w);
+    }
+}
+
+#define NAME_OF(isa) pb_kernels_##isa
+#define NAME(isa)    NAME_OF(isa)
+#define TEXT_OF(isa) #isa
+#define TEXT(isa)    TEXT_OF(isa)
+
+extern const pb_kernels NAME(PB_ISA);
+const pb_kernels NAME(PB_ISA) = {
+    .isa = TEXT(PB_ISA),
+    .panel = panel,
+    .dots = dots,
+    .axpys = axpys,
+    .outer = outer,
+    .dot = dot,
+    .axpby = axpby,
+    .mul = mul,
+    .mul_add = mul_add,
+    .glu = glu,
+    .glu_back = glu_back,
+    .soft_block = soft_block,
+    .soft_probs = soft_probs,
+    .log_sum_exp = log_sum_exp,
+    .softmax = softmax,
+};

@@ -1,0 +1,66 @@
+// Kernels: the loops that take the time, compiled once per instruction set and chosen at run time.
+//
+// Every output element is computed by one fixed sequence of operations that depends on its own
+// inputs alone: not on the number of rows, nor on how rows and columns are split over threads. That
+// is why a batch's composition cannot change a result, bit by bit.
+//
+// Matrices are row-major with a row stride (ld). A *panel* holds NR neighbouring outputs of a
+// weight W (out,in) as (in, NR): the layout in which one row and many rows both stream well.
+#ifndef PB_TENSOR_KERNELS_H
+#define PB_TENSOR_KERNELS_H
+
+#include "tensor/real.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { PB_NR = 32 };
+
+typedef enum pb_gate_kind { PB_SILU, PB_GELU_TANH } pb_gate_kind;
+
+typedef struct pb_kernels {
+    const char *isa;
+
+    // y(R,n) = or += x(R,k) w(k,NR); the first n <= NR columns are stored.
+    void (*panel)(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
+                  size_t n, bool accumulate);
+    // t(R,r) = scale * x(R,n) a(r,n)^T
+    void (*dots)(real *t, size_t ldt, const real *x, size_t ldx, const real *a, size_t lda,
+                 size_t R, size_t r, size_t n, real scale);
+    // y(R,n) += scale * t(R,r) b(r,n)
+    void (*axpys)(real *y, size_t ldy, const real *t, size_t ldt, const real *b, size_t ldb,
+                  size_t R, size_t r, size_t n, real scale);
+    // g(r,n) += scale * t(R,r)^T x(R,n)
+    void (*outer)(real *g, size_t ldg, const real *t, size_t ldt, const real *x, size_t ldx,
+                  size_t R, size_t r, size_t n, real scale);
+
+    real (*dot)(const real *x, const real *y, size_t n);
+    // y = a*x + b*y
+    void (*axpby)(real *y, real a, const real *x, real b, size_t n);
+    // y = x1 * x2 ; y += x1 * x2
+    void (*mul)(real *y, const real *x1, const real *x2, size_t n);
+    void (*mul_add)(real *y, const real *x1, const real *x2, size_t n);
+
+    // m = act(g) * u, and its gradient: dg += dm u act'(g), du += dm act(g). dg, du may be NULL.
+    void (*glu)(real *m, const real *g, const real *u, size_t n, pb_gate_kind act);
+    void (*glu_back)(real *dg, real *du, const real *dm, const real *g, const real *u, size_t n,
+                     pb_gate_kind act);
+
+    // One block of NR keys of online softmax, for R queries. s(R,NR) holds raw scores and becomes
+    // exp(scale s - m); lanes from valid[i] on are masked. m, l, o(R,D) are the running maximum,
+    // sum and weighted values. Source: Milakov & Gimelshein, arXiv 1805.02867.
+    void (*soft_block)(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
+                       size_t R, size_t D, real scale);
+    // s(R,NR) -> exp(scale s - lse[i]), masked lanes 0: the probabilities again, for the backward.
+    void (*soft_probs)(real *s, const size_t *valid, const real *lse, size_t ldlse, size_t R,
+                       real scale);
+    // log(sum(exp(x))) of n values, and x = weight * softmax(x) for a known log-sum-exp.
+    real (*log_sum_exp)(const real *x, size_t n);
+    void (*softmax)(real *x, size_t n, real lse, real weight);
+} pb_kernels;
+
+// The fastest set for this processor, or the one that PB_ISA in the environment names.
+const pb_kernels *pb_kernels_get(void);
+// A set by name ("portable", "avx2", "avx512"); NULL when the build or the processor lacks it.
+const pb_kernels *pb_kernels_find(const char *isa);
+
+#endif

@@ -1,0 +1,68 @@
+// Differentiable operations of the backbone.
+#ifndef PB_TENSOR_LAYERS_H
+#define PB_TENSOR_LAYERS_H
+
+#include "tensor/context.h"
+
+// A backbone matrix W (out,in), packed into panels: ceil(out/NR) blocks of (in, NR), zero-padded.
+// The transposed panels exist when gradients pass through; v and d when W itself is trained.
+typedef struct pb_weight {
+    size_t out, in;
+    real *panels;
+    real *panels_t;
+    const real *bias; // (out) or NULL
+    real *v, *d;      // (out,in) row-major, or NULL
+    real *dbias;
+} pb_weight;
+
+static inline size_t pb_panels_size(size_t out, size_t in)
+{
+    return (out + PB_NR - 1) / PB_NR * PB_NR * in;
+}
+// Packs rows row0..row0+n of W, given row-major, into panels. row0 is a multiple of NR.
+void pb_pack(real *panels, const real *rows, size_t row0, size_t n, size_t in);
+// The transposed panels from the panels, and W (out,in) row-major from the panels.
+void pb_pack_transposed(real *panels_t, const real *panels, size_t out, size_t in);
+void pb_unpack(real *w, const real *panels, size_t out, size_t in);
+
+typedef struct pb_vector { // a trained or frozen vector of the backbone
+    const real *v;
+    real *d;
+} pb_vector;
+
+// x(R,C): rows of the embedding table; d of the table is NULL when it is frozen.
+pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C,
+                 const int32_t *tokens);
+
+// y[i](R,out_i) = x(R,in) W_i^T (+ bias), i < n <= 3, in one parallel region.
+void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n);
+
+// x / sqrt(mean(x^2) + eps) * w. Source: Zhang & Sennrich 2019.
+pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, double eps);
+
+// Rotary positions, in place, halves of each head as pairs (Hugging Face order). Source: Su et al.
+// 2021. The table (R,D) holds each row's cosines, then sines; it is made once a step.
+real *pb_rope_table(pb_ctx *c, size_t D, const double *inv_freq);
+void pb_rope(pb_ctx *c, pb_mat *x, size_t heads, size_t D, const real *table);
+
+// Causal attention of grouped queries over prefix, cache and own rows: q(R,H*D), k and v(R,KVH*D).
+// Segments with a slot first store their keys and values there.
+pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_t KVH, size_t D);
+// Packs key rows (n, KVH*D) into panels [KVH][ceil(n/NR)][D][NR].
+void pb_pack_keys(real *panels, const pb_mat *k, size_t KVH, size_t D);
+
+// act(gate) * up
+pb_mat *pb_glu(pb_ctx *c, pb_mat *gate, pb_mat *up, pb_gate_kind act);
+pb_mat *pb_add(pb_ctx *c, pb_mat *x, pb_mat *y);
+
+// Language-model loss without the logits in memory: for rows with target >= 0,
+// nll[i] = -log softmax(h_i W^T)[target], and hits[i] = whether the target is the largest logit.
+// Gradients are those of sum_i weight[i] * nll[i]; they are made at once, while recording.
+void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *target,
+                const real *weight, real *nll, uint8_t *hits);
+
+// Logits of selected rows: out(n,V) = h[rows] W^T. No gradient.
+void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, const size_t *rows,
+               size_t n);
+
+#endif

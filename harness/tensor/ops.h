@@ -1,0 +1,57 @@
+// Differentiable operations for method authors. Each computes its result now and, while training,
+// remembers how to go backwards: a method writes its forward pass only.
+//
+// A parameter is named by its id in the method's layout. Every segment of the batch uses its own
+// tenant's matrix, whatever its rank: one call, one parallel region, any number of tenants. A
+// tenant that lacks the matrix (a LoRA that does not target this linear) is left alone.
+//
+// Shapes: R rows (tokens) of the batch, S its segments, C any width. Results whose tenants differ
+// in width are as wide as the widest; each segment uses its own part.
+#ifndef PB_TENSOR_OPS_H
+#define PB_TENSOR_OPS_H
+
+#include "tensor/context.h"
+
+// The offset of a `double` in the method's options, for scalars that differ between tenants.
+#define PB_EACH(type, field) offsetof(type, field)
+#define PB_NO_SCALE          ((size_t)-1)
+
+// y(R,out) += scale * (x(R,in) A(r,in)^T) B(r,out). Note B's order: (r,out).
+void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B, size_t scale);
+// t(R,r) = x(R,in) A(r,in)^T
+pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A);
+// y(R,out) += t(R,r) B(r,out)
+void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
+
+// y(R,n) * l, where row s of l(S,>=col0+n) belongs to segment s. `plus_one`: multiplies by 1 + l.
+// `response_only`: rows of the prompt stay as they are.
+pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only);
+// y(R,n) * the tenant's vector l(1,n)
+pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l);
+// y(R,n) += the tenant's vector b(1,n)
+void pb_shift(pb_ctx *c, pb_mat *y, int b);
+
+typedef enum pb_pooler { PB_POOL_LAST, PB_POOL_MEAN, PB_POOL_MAX, PB_POOL_ATTENTION } pb_pooler;
+// One row per segment from the rows of its prompt: p(S,C) from h(R,C). Attention weighs row i by
+// softmax(w . h_i / sqrt(C)) with the tenant's vector w(1,C); the other poolers ignore w.
+pb_mat *pb_pool(pb_ctx *c, pb_mat *h, pb_pooler kind, int w);
+
+typedef enum pb_act { PB_RELU, PB_GELU, PB_ACT_SILU, PB_TANH, PB_IDENTITY } pb_act;
+// Elementwise; GELU is the exact one (erf).
+pb_mat *pb_activate(pb_ctx *c, pb_mat *t, pb_act kind);
+// R(x) = sum_j a_j x^j / (1 + |sum_{i>=1} b_i x^i|) with the tenant's a(1,m+1), b(1,n).
+pb_mat *pb_rational(pb_ctx *c, pb_mat *t, int a, int b);
+
+// x with each value dropped with probability p while training (and the rest divided by 1-p);
+// x itself otherwise.
+pb_mat *pb_dropout(pb_ctx *c, pb_mat *x, double p);
+
+// A matrix of one row per segment with zeros, or with the tenant's vector v(1,n).
+pb_mat *pb_zeros(pb_ctx *c, size_t cols);
+pb_mat *pb_each(pb_ctx *c, int v);
+
+// Inside `prefix`, where the hook works on one tenant alone: its matrix, and a new one of zeros.
+pb_mat *pb_own(pb_ctx *c, int id);
+pb_mat *pb_own_zeros(pb_ctx *c, size_t rows, size_t cols);
+
+#endif

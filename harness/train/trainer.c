@@ -1,0 +1,502 @@
+// The training loop, scoring, and exact checkpoints.
+//
+// A checkpoint is one safetensors file with values, both AdamW moments, the best values so far, and
+// the counters; the data order is a function of seed and step, so the continued run's losses are
+// bitwise those of an uninterrupted one.
+#include "train/trainer.h"
+
+#include "core/clock.h"
+#include "core/file.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "model/tensors.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void pb_train_defaults(pb_train_options *o)
+{
+    *o = (pb_train_options){.steps = 200,
+                            .batch = 16,
+                            .accumulate = 1,
+                            .lr = 1e-3,
+                            .floor = 0,
+                            .schedule = PB_LINEAR,
+                            .warmup = 12,
+                            .adamw = {0.9, 0.999, 1e-8, 0.0},
+                            .clip = 1,
+                            .eval_every = 50,
+                            .patience = 10,
+                            .seed = 1};
+}
+
+// ---------------------------------------------------------------- batches
+
+typedef struct feed { // a batch in the form a step takes
+    int32_t *tokens, *target;
+    real *weight, *nll;
+    uint8_t *hits;
+    pb_segment *seg;
+    size_t rows, segs;
+} feed;
+
+static void feed_free(feed *f)
+{
+    free(f->tokens);
+    free(f->target);
+    free(f->weight);
+    free(f->nll);
+    free(f->hits);
+    free(f->seg);
+    *f = (feed){0};
+}
+
+static pb_err feed_new(feed *f, size_t rows, size_t segs)
+{
+    *f = (feed){malloc(rows * sizeof *f->tokens),
+                malloc(rows * sizeof *f->target),
+                malloc(rows * sizeof *f->weight),
+                malloc(rows * sizeof *f->nll),
+                malloc(rows),
+                malloc(segs * sizeof *f->seg),
+                0,
+                0};
+    if (f->tokens && f->target && f->weight && f->nll && f->hits && f->seg)
+        return PB_OK;
+    feed_free(f);
+    return pb_fail(PB_MEMORY, "use smaller batches", "no memory for a batch of %zu rows", rows);
+}
+
+// Appends a sequence; the last token is only a target.
+static void feed_add(feed *f, const pb_seqs *s, size_t i, int tenant)
+{
+    const pb_seq *q = &s->seq[i];
+    const int32_t *t = s->tokens + q->first;
+    f->seg[f->segs++] = (pb_segment){.row0 = f->rows,
+                                     .n_rows = q->n - 1u,
+                                     .n_prompt = q->n_prompt,
+                                     .tenant = tenant,
+                                     .slot = -1};
+    for (size_t k = 0; k + 1 < q->n; k++) {
+        f->tokens[f->rows] = t[k];
+        f->target[f->rows++] = k + 1 >= q->n_prompt ? t[k + 1] : -1;
+    }
+}
+
+static pb_batch feed_batch(const feed *f)
+{
+    return (pb_batch){f->rows, f->segs, f->tokens, f->seg};
+}
+
+pb_err pb_score(const pb_model *m, pb_adapter *a, const pb_seqs *s, double *nll, size_t *tokens,
+                size_t *hits)
+{
+    enum { ROWS = 4096, SEGS = 64 };
+    pb_err err = PB_OK;
+    pb_step *st = NULL;
+    feed f = {0};
+    size_t rows = s->longest > ROWS ? s->longest : ROWS;
+    pb_adapter *const tenants[] = {a};
+    pb_step_limits limits = {.rows = rows, .segments = SEGS, .loss = true};
+    PB_GO(pb_step_new(&st, m, tenants, a ? 1 : 0, &limits));
+    PB_GO(feed_new(&f, rows, SEGS));
+    for (size_t i = 0, first = 0; i < s->n; first = i) {
+        f.rows = f.segs = 0;
+        while (i < s->n && f.segs < SEGS && f.rows + s->seq[i].n <= rows)
+            feed_add(&f, s, i++, a ? 0 : -1);
+        pb_batch b = feed_batch(&f);
+        pb_mat *h = pb_forward(st, &b, false, 0, 0);
+        pb_step_loss(st, h, f.target, NULL, f.nll, f.hits);
+        for (size_t k = first; k < i; k++) {
+            const pb_segment *g = &f.seg[k - first];
+            double sum = 0;
+            size_t n = 0, right = 0;
+            for (size_t r = g->row0; r < g->row0 + g->n_rows; r++)
+                if (f.target[r] >= 0) {
+                    sum += (double)f.nll[r];
+                    right += f.hits[r];
+                    n++;
+                }
+            nll[k] = sum;
+            tokens[k] = n;
+            if (hits)
+                hits[k] = right;
+        }
+        if (pb_interrupted()) {
+            err = pb_fail(PB_INTERRUPTED, NULL, "interrupted while scoring");
+            goto done;
+        }
+    }
+done:
+    feed_free(&f);
+    pb_step_free(st);
+    return err;
+}
+
+pb_err pb_mean_loss(const pb_model *m, pb_adapter *a, const pb_seqs *s, double *loss)
+{
+    double *nll = malloc(s->n * sizeof *nll), sum = 0;
+    size_t *tokens = malloc(s->n * sizeof *tokens), n = 0;
+    pb_err err = nll && tokens ? pb_score(m, a, s, nll, tokens, NULL)
+                               : pb_fail(PB_MEMORY, NULL, "no memory for %zu scores", s->n);
+    for (size_t i = 0; i < s->n && !err; i++) {
+        sum += nll[i];
+        n += tokens[i];
+    }
+    *loss = n ? sum / (double)n : 0;
+    free(nll);
+    free(tokens);
+    return err;
+}
+
+// ---------------------------------------------------------------- the loop
+
+typedef struct trainer {
+    pb_model *m;
+    pb_adapter *a, *served; // served: the form that is validated
+    const pb_params *p;
+    const pb_seqs *train, *valid;
+    pb_seqs inner, outer; // views of `train`: without and with what the second level holds out
+    const pb_train_options *o;
+    const pb_train_hooks *h;
+    pb_bilevel bi;
+    bool bilevel;
+    pb_step *st;
+    feed f;
+    real *moments, *best; // (2 n), (n)
+    size_t *order, *outer_order;
+    uint32_t epoch, outer_epoch; // whose order is in memory; 0: none
+    size_t step, theta_steps, tokens, best_step, bad;
+    double best_valid, first_loss, last_loss, seconds;
+    char identity[65]; // hash of what makes this work this work
+} trainer;
+
+static size_t block(const trainer *t)
+{
+    return t->p->layout->size;
+}
+
+// The sequences of global batch number k.
+static const size_t *batch_at(trainer *t, const pb_seqs *s, size_t **order, uint32_t *epoch,
+                              size_t k)
+{
+    size_t per_epoch = s->n / t->o->batch;
+    uint32_t e = (uint32_t)(k / per_epoch) + 1;
+    if (*epoch != e) {
+        pb_epoch_order(*order, s, t->o->batch, t->o->seed + (s == &t->outer ? 7919 : 0), e);
+        *epoch = e;
+    }
+    return *order + k % per_epoch * t->o->batch;
+}
+
+// Adds up the gradients of one step; returns the mean loss per response token.
+static double gradients(trainer *t, const pb_seqs *s, size_t **order, uint32_t *epoch, size_t step,
+                        bool theta)
+{
+    const pb_train_options *o = t->o;
+    size_t total = 0;
+    double loss = 0;
+    memset(t->p->d, 0, block(t) * sizeof(real));
+    for (size_t u = 0; u < o->accumulate; u++) {
+        const size_t *pick = batch_at(t, s, order, epoch, step * o->accumulate + u);
+        for (size_t i = 0; i < o->batch; i++)
+            total += s->seq[pick[i]].n - s->seq[pick[i]].n_prompt;
+    }
+    for (size_t u = 0; u < o->accumulate; u++) {
+        const size_t *pick = batch_at(t, s, order, epoch, step * o->accumulate + u);
+        t->f.rows = t->f.segs = 0;
+        for (size_t i = 0; i < o->batch; i++)
+            feed_add(&t->f, s, pick[i], t->a ? 0 : -1);
+        for (size_t r = 0; r < t->f.rows; r++)
+            t->f.weight[r] = (real)(1 / (double)total);
+        pb_batch b = feed_batch(&t->f);
+        pb_mat *h =
+            pb_forward(t->st, &b, true, o->seed, 2 * (step * o->accumulate + u) + (theta ? 1 : 0));
+        pb_step_loss(t->st, h, t->f.target, t->f.weight, t->f.nll, NULL);
+        pb_step_backward(t->st);
+        for (size_t r = 0; r < t->f.rows; r++)
+            if (t->f.target[r] >= 0)
+                loss += (double)t->f.nll[r];
+        t->tokens += t->f.rows;
+    }
+    return loss / (double)total;
+}
+
+static pb_err diverged(const trainer *t, const char *what, double value)
+{
+    return pb_fail(PB_DIVERGED, "try a smaller learning rate", "%s is %g at step %zu (lr %g)", what,
+                   value, t->step + 1, t->o->lr);
+}
+
+static pb_err update(trainer *t, pb_train_point *p)
+{
+    const pb_train_options *o = t->o;
+    size_t n = block(t);
+    double loss = gradients(t, &t->inner, &t->order, &t->epoch, t->step, false);
+    double norm = pb_grad_norm(t->p, false);
+    if (!isfinite(loss))
+        return diverged(t, "the loss", loss);
+    if (!isfinite(norm))
+        return diverged(t, "the gradient norm", norm);
+    if (t->step == 0)
+        t->first_loss = loss;
+    if (loss > 5 * t->first_loss + 10)
+        return diverged(t, "the loss", loss);
+    if (o->clip > 0 && norm > o->clip)
+        pb_grad_scale(t->p, o->clip / norm, false);
+    double lr = pb_schedule_at(o->schedule, o->lr, t->step, o->warmup, o->steps, o->floor);
+    pb_adamw_step(t->p, t->moments, t->moments + n, &o->adamw, lr, t->step + 1, false);
+    if (t->bilevel && (t->step + 1) % t->bi.every == 0) {
+        double outer =
+            gradients(t, &t->outer, &t->outer_order, &t->outer_epoch, t->theta_steps, true);
+        double onorm = pb_grad_norm(t->p, true);
+        if (!isfinite(outer) || !isfinite(onorm))
+            return diverged(t, "the second level's loss", outer);
+        pb_adamw plain = o->adamw;
+        plain.weight_decay = 0;
+        pb_adamw_step(t->p, t->moments, t->moments + n, &plain, t->bi.lr, ++t->theta_steps, true);
+    }
+    if (!t->a)
+        pb_model_repack(t->m);
+    t->step++;
+    t->last_loss = loss;
+    *p = (pb_train_point){t->step, loss, lr, norm, 0, t->tokens};
+    return PB_OK;
+}
+
+static pb_err validate(trainer *t, double *loss)
+{
+    if (t->a) {
+        pb_adapter_refresh(t->served, t->a);
+        PB_TRY(pb_adapter_serve(t->served));
+    }
+    PB_TRY(pb_mean_loss(t->m, t->served, t->valid, loss));
+    if (!isfinite(*loss))
+        return diverged(t, "the validation loss", *loss);
+    if (*loss < t->best_valid) {
+        t->best_valid = *loss;
+        t->best_step = t->step;
+        t->bad = 0;
+        memcpy(t->best, t->p->v, block(t) * sizeof(real));
+    } else {
+        t->bad++;
+    }
+    return PB_OK;
+}
+
+// ---------------------------------------------------------------- checkpoints
+
+// What a checkpoint belongs to: continuing other work with it would be silently wrong.
+static void identify(trainer *t)
+{
+    const pb_train_options *o = t->o;
+    char text[2048], data[65];
+    pb_sha256(data, t->train->tokens, t->train->n_tokens * sizeof *t->train->tokens);
+    snprintf(text, sizeof text,
+             "%s %zu %zu %zu %zu %.17g %.17g %d %zu %.17g %.17g %.17g %.17g %.17g %zu %zu %" PRIu64
+             " %s %s",
+             t->a ? t->a->method->name : "full", block(t), o->steps, o->batch, o->accumulate, o->lr,
+             o->floor, (int)o->schedule, o->warmup, o->adamw.beta1, o->adamw.beta2, o->adamw.eps,
+             o->adamw.weight_decay, o->clip, o->eval_every, o->patience, o->seed, data,
+             t->a ? t->m->sha256 : "");
+    pb_sha256(t->identity, text, strlen(text));
+}
+
+static pb_err save(trainer *t)
+{
+    size_t n = block(t);
+    double counters[] = {(double)t->step,      (double)t->theta_steps, (double)t->tokens,
+                         (double)t->best_step, (double)t->bad,         t->best_valid,
+                         t->first_loss,        t->last_loss,           t->seconds};
+    // `real` data is converted on the way out; counters need doubles, so they go as text.
+    char text[512] = "";
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%a ", counters[i]);
+    pb_dtype dt = sizeof(real) == 8 ? PB_F64 : PB_F32;
+    pb_tensor_out out[] = {{"values", dt, 1, {n}, t->p->v},
+                           {"moments", dt, 1, {2 * n}, t->moments},
+                           {"best", dt, 1, {n}, t->best}};
+    const char *meta[] = {"pedrobench", "checkpoint", "identity", t->identity,
+                          "counters",   text,         NULL};
+    PB_TRY(pb_tensors_write(t->o->checkpoint, out, 3, meta));
+    return t->h && t->h->saved ? t->h->saved(t->h->self) : PB_OK;
+}
+
+static pb_err restore(trainer *t)
+{
+    pb_err err = PB_OK;
+    pb_tensors *f = NULL;
+    const pb_tensor *x;
+    size_t n = block(t);
+    double c[9];
+    PB_GO(pb_tensors_open(&f, t->o->checkpoint));
+    const char *id = pb_tensors_meta(f, "identity"), *text = pb_tensors_meta(f, "counters");
+    if (!id || !text || strcmp(id, t->identity)) {
+        pb_warn("%s belongs to other work; starting over", t->o->checkpoint);
+        goto done;
+    }
+    char *end = (char *)text;
+    for (size_t i = 0; i < 9; i++)
+        c[i] = strtod(end, &end);
+    PB_GO(pb_tensors_need(f, "values", n, 0, &x));
+    pb_tensor_read(x, 0, n, t->p->v);
+    PB_GO(pb_tensors_need(f, "moments", 2 * n, 0, &x));
+    pb_tensor_read(x, 0, 2 * n, t->moments);
+    PB_GO(pb_tensors_need(f, "best", n, 0, &x));
+    pb_tensor_read(x, 0, n, t->best);
+    t->step = (size_t)c[0];
+    t->theta_steps = (size_t)c[1];
+    t->tokens = (size_t)c[2];
+    t->best_step = (size_t)c[3];
+    t->bad = (size_t)c[4];
+    t->best_valid = c[5];
+    t->first_loss = c[6];
+    t->last_loss = c[7];
+    t->seconds = c[8];
+    if (!t->a)
+        pb_model_repack(t->m);
+    if (t->h && t->h->resumed)
+        PB_GO(t->h->resumed(t->h->self, t->step));
+done:
+    pb_tensors_close(f);
+    return err;
+}
+
+// ---------------------------------------------------------------- set-up and run
+
+// Splits off what the second level trains on: validation data, or the last tenth of the training
+// data.
+static void split(trainer *t)
+{
+    t->inner = *t->train;
+    if (!t->bilevel)
+        return;
+    t->outer = t->bi.use_valid ? *t->valid : *t->train;
+    if (!t->bi.use_valid) {
+        size_t held = t->train->n / 10 > t->o->batch ? t->train->n / 10 : t->o->batch;
+        held = held < t->train->n / 2 ? held : t->train->n / 2;
+        t->inner.n -= held;
+        t->outer.seq += t->inner.n;
+        t->outer.n = held;
+    }
+}
+
+static pb_err set_up(trainer *t)
+{
+    const pb_train_options *o = t->o;
+    size_t n = block(t), longest = t->train->longest;
+    t->bilevel = t->a && t->a->method->bilevel && t->a->method->bilevel(t->a->options, &t->bi);
+    if (t->bilevel && t->bi.use_valid && !t->valid)
+        return pb_fail(PB_USAGE, "use theta_data=train", "there is no validation data for theta");
+    split(t);
+    if (t->bilevel && t->outer.longest > longest)
+        longest = t->outer.longest;
+    if (t->inner.n < o->batch || (t->bilevel && t->outer.n < o->batch))
+        return pb_fail(PB_USAGE, "use smaller batches or more examples",
+                       "a batch of %zu from %zu sequences", o->batch, t->inner.n);
+    pb_step_limits limits = {.rows = o->batch * longest, .segments = o->batch, .train = true};
+    t->moments = calloc(2 * n + 1, sizeof *t->moments);
+    t->best = malloc((n + 1) * sizeof *t->best);
+    t->order = malloc((t->inner.n + 1) * sizeof *t->order);
+    t->outer_order = malloc((t->outer.n + 1) * sizeof *t->outer_order);
+    if (!t->moments || !t->best || !t->order || !t->outer_order)
+        return pb_fail(PB_MEMORY, NULL, "no memory for the optimizer of %zu parameters", n);
+    memcpy(t->best, t->p->v, n * sizeof *t->best);
+    PB_TRY(feed_new(&t->f, o->batch * longest, o->batch));
+    if (t->a)
+        PB_TRY(pb_adapter_folded(&t->served, t->a));
+    PB_TRY(pb_step_new(&t->st, t->m, &t->a, t->a ? 1 : 0, &limits));
+    t->best_valid = INFINITY;
+    identify(t);
+    if (o->checkpoint && pb_exists(o->checkpoint))
+        PB_TRY(restore(t));
+    return PB_OK;
+}
+
+static pb_err loop(trainer *t, pb_progress *bar)
+{
+    const pb_train_options *o = t->o;
+    double start = pb_now() - t->seconds, shown = 0;
+    size_t tokens0 = t->tokens;
+    double start0 = pb_now();
+    char detail[128];
+    while (t->step < o->steps && !(o->patience && t->valid && t->bad >= o->patience) &&
+           !(o->time_limit > 0 && t->seconds > o->time_limit)) {
+        pb_train_point p;
+        PB_TRY(update(t, &p));
+        p.seconds = t->seconds = pb_now() - start;
+        if (t->h && t->h->step)
+            PB_TRY(t->h->step(t->h->self, &p));
+        if (bar && (t->seconds - shown > 0.1 || shown == 0)) {
+            shown = t->seconds;
+            snprintf(detail, sizeof detail, "loss %.3f  %.0f tokens/s", p.loss,
+                     (double)(t->tokens - tokens0) / (pb_now() - start0 + 1e-9));
+            pb_progress_update(bar, (int64_t)t->step, detail);
+        }
+        bool last = t->step == o->steps;
+        if (t->valid && (last || (o->eval_every && t->step % o->eval_every == 0))) {
+            double loss;
+            PB_TRY(validate(t, &loss));
+            if (t->h && t->h->valid)
+                PB_TRY(t->h->valid(t->h->self, t->step, loss));
+        }
+        bool stop = pb_interrupted();
+        if (o->checkpoint &&
+            (stop || (o->checkpoint_every && t->step % o->checkpoint_every == 0 && !last)))
+            PB_TRY(save(t));
+        if (stop)
+            return pb_fail(PB_INTERRUPTED, "run the same command again to continue",
+                           "interrupted at step %zu of %zu", t->step, o->steps);
+    }
+    return PB_OK;
+}
+
+pb_err pb_train(pb_model *m, pb_adapter *a, const pb_seqs *train, const pb_seqs *valid,
+                const pb_train_options *o, const pb_train_hooks *h, pb_train_result *out)
+{
+    pb_err err = PB_OK;
+    pb_progress bar;
+    trainer t = {.m = m,
+                 .a = a,
+                 .p = a ? &a->params : &m->params,
+                 .train = train,
+                 .valid = valid && valid->n ? valid : NULL,
+                 .o = o,
+                 .h = h};
+    memset(out, 0, sizeof *out);
+    if (!t.p->d)
+        return pb_fail(PB_INTERNAL, NULL, "training without gradients");
+    PB_GO(set_up(&t));
+    bool show = h && h->label;
+    if (show)
+        pb_progress_begin(&bar, h->label, (int64_t)t.step, (int64_t)o->steps);
+    err = loop(&t, show ? &bar : NULL);
+    if (show) {
+        char detail[64];
+        snprintf(detail, sizeof detail, "loss %.3f", t.last_loss);
+        pb_progress_end(&bar, detail);
+    }
+    // A diverged run keeps its best values, if it ever had any.
+    if (t.valid && isfinite(t.best_valid) && err != PB_INTERRUPTED) {
+        memcpy(t.p->v, t.best, block(&t) * sizeof(real));
+        if (!a)
+            pb_model_repack(m);
+    }
+    *out = (pb_train_result){t.step,      t.best_step,  t.tokens,  t.first_loss,
+                             t.last_loss, t.best_valid, t.seconds, t.st ? pb_step_bytes(t.st) : 0};
+    if (o->checkpoint && !err)
+        unlink(o->checkpoint);
+done:
+    pb_step_free(t.st);
+    pb_adapter_free(t.served);
+    feed_free(&t.f);
+    free(t.moments);
+    free(t.best);
+    free(t.order);
+    free(t.outer_order);
+    return err;
+}

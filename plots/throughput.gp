@@ -1,0 +1,4 @@
+# Decoding: tokens per second of the whole batch.
+ycol = 7; ylow = 7; yhigh = 7
+yname = 'throughput (tokens/s)'
+load scripts.'/latency-panels.gp'

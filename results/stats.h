@@ -1,0 +1,68 @@
+// Statistics of the tables: centres, bootstrap intervals, paired tests, percentiles.
+//
+// Everything is deterministic: resampling draws from PB_STREAM_STATS, and what a function returns
+// depends on its arguments alone. A value that the data do not define (the sd of one number) is
+// NaN.
+#ifndef PB_RESULTS_STATS_H
+#define PB_RESULTS_STATS_H
+
+#include "core/error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+double pb_mean(const double *x, size_t n);
+double pb_sd(const double *x, size_t n); // divisor n - 1
+double pb_median(const double *x, size_t n);
+void pb_sort(double *x, size_t n);
+// Linear interpolation between order statistics (type 7, NumPy's default); x sorted, q in 0..1.
+double pb_percentile(const double *sorted, size_t n, double q);
+
+typedef struct pb_interval {
+    double lo, hi;
+} pb_interval;
+bool pb_covers_zero(pb_interval i); // true also when the interval is not defined
+
+// A distribution-free interval for a quantile: the order statistics whose ranks are binomial
+// quantiles. Not defined (NaN) when n is too small for the level.
+pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, double level);
+
+// Corpus BLEU-4 on 0..100 from the sums of per-item statistics: 4 clipped n-gram matches, 4 n-gram
+// totals, hypothesis length, reference length. No smoothing: no match of one order gives 0.
+enum { PB_BLEU_STATS = 10 };
+double pb_bleu(const double stats[PB_BLEU_STATS]);
+
+// The scores of one seed's items, (rows,cols): cols 1 = their mean is the score, cols PB_BLEU_STATS
+// = the BLEU of their sums is.
+typedef struct pb_items {
+    const double *v;
+    size_t rows, cols;
+} pb_items;
+double pb_items_score(const pb_items *s);
+
+typedef struct pb_boot {
+    size_t resamples; // 0: 2000
+    uint64_t seed;
+    double level; // 0: 0.95
+} pb_boot;
+
+// Percentile bootstrap of the mean over seeds. One seed gives NaN.
+pb_err pb_boot_seeds(pb_interval *out, const double *x, size_t n, const pb_boot *b);
+// Two levels: seeds with replacement, then items with replacement within each drawn seed; the
+// statistic is the mean of the seeds' scores. One seed leaves the variation of the items.
+pb_err pb_boot_two_level(pb_interval *out, const pb_items *seeds, size_t n, const pb_boot *b);
+// The same for the mean difference a - b of paired seeds, with the same items drawn for both; the
+// item counts of a pair must agree.
+pb_err pb_boot_paired(pb_interval *out, const pb_items *a, const pb_items *b, size_t n,
+                      const pb_boot *boot);
+
+// I_x(a,b), the regularised incomplete beta function, and two-sided p of Student's t.
+double pb_incomplete_beta(double a, double b, double x);
+double pb_student_p(double t, double df);
+// Paired t test of mean(a - b) = 0; NaN for fewer than two pairs. All differences equal: p is 1
+// when they are 0, else 0.
+double pb_paired_t(const double *a, const double *b, size_t n, double *t);
+// Holm's step-down correction of n p values; NaN entries stay NaN and are not counted.
+pb_err pb_holm(double *adjusted, const double *p, size_t n);
+
+#endif

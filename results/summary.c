@@ -1,0 +1,660 @@
+#include "results/summary.h"
+
+#include "core/error.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pb_err no_memory(void)
+{
+    return pb_fail(PB_MEMORY, NULL, "no memory for the summary");
+}
+
+// The configuration without some keys, as text: runs with equal text belong together.
+static char *text_without(const json_t *config, const char *const *keys)
+{
+    json_t *copy = json_copy((json_t *)config);
+    for (size_t i = 0; copy && keys[i]; i++)
+        json_object_del(copy, keys[i]);
+    char *text = copy ? json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    json_decref(copy);
+    return text;
+}
+
+static char *row_text(const json_t *config)
+{
+    static const char *const keys[] = {"model", "model_sha256", "method", "options", "budget"};
+    json_t *o = json_object();
+    for (size_t i = 0; o && i < sizeof keys / sizeof *keys; i++)
+        if (json_object_get(config, keys[i]))
+            json_object_set(o, keys[i], json_object_get(config, keys[i]));
+    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    json_decref(o);
+    return text;
+}
+
+static bool is_reference(const char *method)
+{
+    return !strcmp(method, "none") || !strcmp(method, "full");
+}
+
+// What is known of one training run before the rows are formed.
+typedef struct entry {
+    const pb_record *r;
+    char *row, *variant, *run; // texts: row key, without seed and task, without seed
+} entry;
+
+static void free_entries(entry *e, size_t n)
+{
+    for (size_t i = 0; e && i < n; i++) {
+        free(e[i].row);
+        free(e[i].variant);
+        free(e[i].run);
+    }
+    free(e);
+}
+
+static pb_err make_entries(entry **out, size_t *n, const pb_records *records)
+{
+    static const char *const seed[] = {"seed", NULL}, *const seed_task[] = {"seed", "task", NULL};
+    *n = 0;
+    entry *e = *out = calloc(records->n + 1, sizeof *e);
+    if (!e)
+        return no_memory();
+    for (size_t i = 0; i < records->n; i++) {
+        const pb_record *r = &records->v[i];
+        if (!strcmp(r->kind, "latency") || !*r->task || !*r->method)
+            continue;
+        entry *x = &e[(*n)++];
+        x->r = r;
+        x->row = row_text(r->config);
+        x->variant = text_without(r->config, seed_task);
+        x->run = text_without(r->config, seed);
+        if (!x->row || !x->variant || !x->run)
+            return no_memory();
+    }
+    // Within one row and task only the seed may differ; a row where more differs is split.
+    for (size_t i = 0; i < *n; i++)
+        for (size_t k = 0; k < i; k++) {
+            const pb_record *a = e[i].r, *b = e[k].r;
+            if (strcmp(e[i].row, e[k].row) || strcmp(a->task, b->task))
+                continue;
+            if (!strcmp(e[i].run, e[k].run) && a->seed == b->seed)
+                return pb_fail(PB_INPUT, "name one of them only",
+                               "%s and %s are the same run (seed %lld): it would count twice",
+                               b->path, a->path, (long long)a->seed);
+        }
+    return PB_OK;
+}
+
+static pb_err split_rows(entry *e, size_t n)
+{
+    bool *mixed = calloc(n + 1, sizeof *mixed);
+    if (!mixed)
+        return no_memory();
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (!strcmp(e[i].row, e[k].row) && !strcmp(e[i].r->task, e[k].r->task) &&
+                strcmp(e[i].run, e[k].run))
+                mixed[i] = mixed[k] = true;
+    for (size_t i = 0; i < n; i++) // the row's runs of other tasks are split with it
+        for (size_t k = 0; k < n && mixed[i]; k++)
+            if (!mixed[k] && !strcmp(e[i].row, e[k].row))
+                mixed[k] = true;
+    for (size_t i = 0; i < n; i++)
+        if (mixed[i]) {
+            free(e[i].row);
+            e[i].row = strdup(e[i].variant);
+        }
+    free(mixed);
+    for (size_t i = 0; i < n; i++)
+        if (!e[i].row)
+            return no_memory();
+    return PB_OK;
+}
+
+static int by_row(const void *pa, const void *pb)
+{
+    const pb_row *a = pa, *b = pb;
+    int c = strcmp(a->model, b->model);
+    if (!c)
+        c = (a->block > b->block) - (a->block < b->block);
+    if (!c && a->block == PB_BLOCK_BUDGET)
+        c = (a->budget > b->budget) - (a->budget < b->budget);
+    if (!c)
+        c = strcmp(a->method, b->method);
+    return c ? c : strcmp(a->label, b->label);
+}
+
+static int by_entry(const void *pa, const void *pb)
+{
+    const entry *a = pa, *b = pb;
+    int c = strcmp(a->r->task, b->r->task);
+    return c ? c : (a->r->seed > b->r->seed) - (a->r->seed < b->r->seed);
+}
+
+// Texts are appended to a label piece by piece.
+static pb_err append(char **text, const char *more)
+{
+    size_t n = strlen(*text), m = strlen(more);
+    char *t = realloc(*text, n + m + 1);
+    if (!t)
+        return no_memory();
+    memcpy(t + n, more, m + 1);
+    *text = t;
+    return PB_OK;
+}
+
+static pb_err knob_label(pb_row *row, const entry *e, size_t n)
+{
+    double lo = INFINITY, hi = -INFINITY;
+    const char *knob = "";
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(e[i].row, row->key) && *e[i].r->knob) {
+            knob = e[i].r->knob;
+            lo = fmin(lo, e[i].r->knob_value);
+            hi = fmax(hi, e[i].r->knob_value);
+        }
+    char text[160];
+    if (!*knob || !(lo <= hi))
+        return PB_OK;
+    if (lo == hi)
+        snprintf(text, sizeof text, " %.80s=%g", knob, lo);
+    else
+        snprintf(text, sizeof text, " %.80s=%g..%g", knob, lo, hi);
+    return append(&row->label, text);
+}
+
+static pb_err make_rows(pb_summary *s, const entry *e, size_t n)
+{
+    s->rows = calloc(n + 1, sizeof *s->rows);
+    if (!s->rows)
+        return no_memory();
+    for (size_t i = 0; i < n; i++) {
+        pb_row *row = NULL;
+        for (size_t k = 0; k < s->n_rows && !row; k++)
+            if (!strcmp(s->rows[k].key, e[i].row))
+                row = &s->rows[k];
+        const pb_record *r = e[i].r;
+        if (!row) {
+            row = &s->rows[s->n_rows++];
+            *row = (pb_row){.key = strdup(e[i].row),
+                            .label = strdup(r->method),
+                            .model = r->model,
+                            .method = r->method,
+                            .budget = r->budget,
+                            .config = r->config,
+                            .trainable = NAN,
+                            .share = NAN,
+                            .bytes_per_tenant = NAN,
+                            .block = is_reference(r->method) ? PB_BLOCK_REFERENCE
+                                     : *r->knob              ? PB_BLOCK_BUDGET
+                                                             : PB_BLOCK_NO_KNOB};
+            if (!row->key || !row->label)
+                return no_memory();
+            PB_TRY(knob_label(row, e, n));
+        }
+        if (*r->knob && !is_reference(r->method))
+            row->block = PB_BLOCK_BUDGET; // a run that failed early may not have recorded it
+        if (isnan(row->trainable)) {
+            row->trainable = r->trainable;
+            row->share = 100 * r->trainable / r->model_params;
+            row->bytes_per_tenant = r->bytes_per_tenant;
+        }
+    }
+    return PB_OK;
+}
+
+// Rows with one label get the keys in which their configurations differ.
+static pb_err tell_apart(pb_summary *s)
+{
+    pb_err err = PB_OK;
+    char **labels = calloc(s->n_rows + 1, sizeof *labels);
+    if (!labels)
+        return no_memory();
+    for (size_t i = 0; i < s->n_rows; i++) {
+        const pb_row *a = &s->rows[i];
+        const char *key;
+        json_t *v;
+        if (!(labels[i] = strdup(a->label)))
+            PB_GO(no_memory());
+        json_object_foreach((json_t *)a->config, key, v)
+        {
+            bool differs = false;
+            for (size_t k = 0; k < s->n_rows && !differs; k++) {
+                const pb_row *b = &s->rows[k];
+                bool same_place = !strcmp(a->label, b->label) && !strcmp(a->model, b->model) &&
+                                  !(a->block == PB_BLOCK_BUDGET && a->budget != b->budget);
+                differs = same_place && !json_equal(v, json_object_get(b->config, key));
+            }
+            if (!differs || !strcmp(key, "seed") || !strcmp(key, "task"))
+                continue;
+            char *text =
+                json_is_string(v)
+                    ? strdup(json_string_value(v))
+                    : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+            char piece[256];
+            snprintf(piece, sizeof piece, " %.80s=%.160s", key, text ? text : "?");
+            free(text);
+            PB_GO(append(&labels[i], piece));
+        }
+    }
+    for (size_t i = 0; i < s->n_rows; i++) {
+        char *old = s->rows[i].label;
+        s->rows[i].label = labels[i];
+        labels[i] = old;
+    }
+done:
+    for (size_t i = 0; i < s->n_rows; i++)
+        free(labels[i]);
+    free(labels);
+    return err;
+}
+
+static void set_unit(pb_task_column *c)
+{
+    static const char *const fractions[] = {"accuracy", "exact_match", "f1"};
+    c->scale = 1;
+    c->unit = "";
+    c->digits = 4;
+    for (size_t i = 0; i < 3; i++)
+        if (!strcmp(c->metric, fractions[i])) {
+            c->scale = 100;
+            c->unit = "%";
+            c->digits = 2;
+        }
+    if (!strncmp(c->metric, "bleu", 4))
+        c->digits = 2;
+    if (!strcmp(c->metric, "loss"))
+        c->unit = "nat/token";
+}
+
+static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summary_options *o)
+{
+    s->tasks = calloc(n + 1, sizeof *s->tasks);
+    if (!s->tasks)
+        return no_memory();
+    for (size_t i = 0; i < n; i++) { // entries are sorted by task
+        const pb_record *r = e[i].r;
+        if (!s->n_tasks || strcmp(s->tasks[s->n_tasks - 1].task, r->task))
+            s->tasks[s->n_tasks++] = (pb_task_column){.task = r->task, .higher_is_better = true};
+        pb_task_column *c = &s->tasks[s->n_tasks - 1];
+        const pb_evaluation *v = pb_record_eval(r, r->task, o->split);
+        if (!v || c->metric)
+            continue;
+        c->metric = o->metric ? o->metric : *v->headline ? v->headline : "loss";
+        bool headline = !strcmp(c->metric, v->headline);
+        c->higher_is_better = headline ? v->higher_is_better : strcmp(c->metric, "loss") != 0;
+    }
+    for (size_t i = 0; i < s->n_tasks; i++) {
+        if (!s->tasks[i].metric)
+            s->tasks[i].metric = o->metric ? o->metric : "score";
+        set_unit(&s->tasks[i]);
+    }
+    return PB_OK;
+}
+
+// The per-item scores behind a metric, if their mean (or BLEU) gives the stored value; .v = NULL
+// otherwise.
+static pb_items items_of(const pb_evaluation *e, const char *metric, double value)
+{
+    const char *const names[] = {metric, !strcmp(metric, "bleu") ? "bleu_stats" : "correct"};
+    for (size_t i = 0; i < 2; i++) {
+        const pb_array *a = pb_eval_array(e, names[i]);
+        if (!a || !a->rows || (a->cols != 1 && a->cols != PB_BLEU_STATS))
+            continue;
+        pb_items items = {a->v, a->rows, a->cols};
+        if (fabs(pb_items_score(&items) - value) <= 1e-6 * fmax(1, fabs(value)))
+            return items;
+    }
+    return (pb_items){0};
+}
+
+static pb_err fill_cell(pb_cell *c, const pb_row *row, const pb_task_column *t, const entry *e,
+                        size_t n, const pb_summary_options *o)
+{
+    c->seeds = calloc(n + 1, sizeof *c->seeds);
+    c->x = calloc(n + 1, sizeof *c->x);
+    c->items = calloc(n + 1, sizeof *c->items);
+    if (!c->seeds || !c->x || !c->items)
+        return no_memory();
+    bool all_items = true;
+    for (size_t i = 0; i < n; i++) {
+        const pb_record *r = e[i].r;
+        if (strcmp(e[i].row, row->key) || strcmp(r->task, t->task))
+            continue;
+        c->n_diverged += pb_record_is(r, "diverged");
+        c->n_failed += pb_record_is(r, "failed");
+        c->n_interrupted += pb_record_is(r, "interrupted");
+        if (!pb_record_is(r, "complete"))
+            continue;
+        const pb_evaluation *v = pb_record_eval(r, t->task, o->split);
+        double value = v ? pb_eval_metric(v, t->metric) : NAN;
+        if (isnan(value)) {
+            c->n_unscored++;
+            continue;
+        }
+        c->seeds[c->n] = r->seed;
+        c->items[c->n] = items_of(v, t->metric, value);
+        all_items &= c->items[c->n].v != NULL;
+        c->x[c->n++] = value * t->scale;
+    }
+    c->mean = pb_mean(c->x, c->n);
+    c->sd = pb_sd(c->x, c->n);
+    c->median = pb_median(c->x, c->n);
+    c->interval = (pb_interval){NAN, NAN};
+    c->resampled = "";
+    pb_boot boot = {.resamples = o->resamples};
+    if (!all_items) {
+        free(c->items);
+        c->items = NULL;
+        c->resampled = c->n > 1 ? "seeds" : "";
+        return pb_boot_seeds(&c->interval, c->x, c->n, &boot);
+    }
+    if (!c->n)
+        return PB_OK;
+    c->resampled = c->n > 1 ? "seeds and items" : "items";
+    PB_TRY(pb_boot_two_level(&c->interval, c->items, c->n, &boot));
+    c->interval.lo *= t->scale;
+    c->interval.hi *= t->scale;
+    return PB_OK;
+}
+
+// The differences of the seeds that both cells have.
+static pb_err compare(pb_cell *c, const pb_cell *base, const pb_task_column *t, size_t resamples)
+{
+    size_t most = c->n + 1;
+    pb_err err = PB_OK;
+    double *a = calloc(most, sizeof *a), *b = calloc(most, sizeof *b);
+    double *d = calloc(most, sizeof *d);
+    pb_items *ia = calloc(most, sizeof *ia), *ib = calloc(most, sizeof *ib);
+    if (!a || !b || !d || !ia || !ib)
+        PB_GO(no_memory());
+    bool items = c->items && base->items;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t k = 0; k < base->n; k++) {
+            if (c->seeds[i] != base->seeds[k])
+                continue;
+            a[n] = c->x[i];
+            b[n] = base->x[k];
+            d[n] = a[n] - b[n];
+            if (items) {
+                ia[n] = c->items[i];
+                ib[n] = base->items[k];
+                items = ia[n].rows == ib[n].rows && ia[n].cols == ib[n].cols;
+            }
+            n++;
+        }
+    c->n_pairs = n;
+    if (!n)
+        goto done;
+    c->compared = true;
+    double t_value;
+    pb_boot boot = {.resamples = resamples};
+    c->difference = pb_mean(d, n);
+    c->p = pb_paired_t(a, b, n, &t_value);
+    if (items) {
+        PB_GO(pb_boot_paired(&c->difference_interval, ia, ib, n, &boot));
+        c->difference_interval.lo *= t->scale;
+        c->difference_interval.hi *= t->scale;
+    } else {
+        PB_GO(pb_boot_seeds(&c->difference_interval, d, n, &boot));
+    }
+done:
+    free(a);
+    free(b);
+    free(d);
+    free(ia);
+    free(ib);
+    return err;
+}
+
+// The baseline's row for a row: the same model and budget, or else the only one of the model.
+static const pb_row *baseline_of(const pb_summary *s, const pb_row *row)
+{
+    const pb_row *only = NULL, *equal = NULL;
+    size_t n = 0, n_equal = 0;
+    for (size_t i = 0; i < s->n_rows; i++) {
+        const pb_row *b = &s->rows[i];
+        if (strcmp(b->method, s->baseline) || strcmp(b->model, row->model))
+            continue;
+        n++;
+        only = b;
+        if (b->budget == row->budget) {
+            n_equal++;
+            equal = b;
+        }
+    }
+    return n_equal == 1 ? equal : n == 1 ? only : NULL;
+}
+
+static pb_err compare_all(pb_summary *s)
+{
+    double *p = malloc((s->n_rows + 1) * sizeof *p),
+           *adjusted = malloc((s->n_rows + 1) * sizeof *p);
+    pb_err err = PB_OK;
+    if (!p || !adjusted)
+        PB_GO(no_memory());
+    for (size_t t = 0; t < s->n_tasks; t++) {
+        for (size_t i = 0; i < s->n_rows; i++) {
+            pb_row *row = &s->rows[i];
+            pb_cell *c = &row->cells[t];
+            const pb_row *base = baseline_of(s, row);
+            c->difference = c->p = c->p_holm = NAN;
+            c->difference_interval = (pb_interval){NAN, NAN};
+            row->is_baseline = base == row;
+            if (base && base != row)
+                PB_GO(compare(c, &base->cells[t], &s->tasks[t], s->resamples));
+        }
+        for (size_t first = 0; first < s->n_rows;) { // a family: the rows of one model in one task
+            size_t end = first;
+            while (end < s->n_rows && !strcmp(s->rows[end].model, s->rows[first].model)) {
+                p[end] = s->rows[end].cells[t].p;
+                end++;
+            }
+            PB_GO(pb_holm(adjusted + first, p + first, end - first));
+            for (size_t i = first; i < end; i++)
+                s->rows[i].cells[t].p_holm = adjusted[i];
+            first = end;
+        }
+    }
+done:
+    free(p);
+    free(adjusted);
+    return err;
+}
+
+static bool same_number(double a, double b)
+{
+    return a == b || (isnan(a) && isnan(b));
+}
+
+static bool same_arm(const pb_arm *arm, const pb_record *r, const pb_scenario *s)
+{
+    const pb_scenario *a = arm->s;
+    return !strcmp(arm->model, r->model) && !strcmp(a->name, s->name) &&
+           !strcmp(a->method, s->method) && !strcmp(a->sharing, s->sharing) &&
+           !strcmp(a->phase, s->phase) && same_number(a->tenants, s->tenants) &&
+           same_number(a->rows, s->rows) && same_number(a->prompt, s->prompt);
+}
+
+static pb_err add_samples(pb_arm *arm, const pb_scenario *s)
+{
+    double *v = realloc(arm->request_ms, (arm->n + s->n + 1) * sizeof *v);
+    if (!v)
+        return no_memory();
+    arm->request_ms = v;
+    arm->n_runs++;
+    double rows = s->rows > 0 ? s->rows : 1;
+    double tokens = s->tokens_per_sample > 0 ? s->tokens_per_sample : rows;
+    for (size_t i = 0; i < s->n; i++)
+        v[arm->n++] = (double)s->samples_ns[i] * 1e-6 * rows / tokens;
+    return PB_OK;
+}
+
+static pb_err finish_arm(pb_arm *arm)
+{
+    size_t n = arm->n;
+    double *half = malloc((n + 1) * sizeof *half);
+    if (!half)
+        return no_memory();
+    double halves[2];
+    for (size_t k = 0; k < 2; k++) {
+        size_t m = 0;
+        for (size_t i = k; i < n; i += 2)
+            half[m++] = arm->request_ms[i];
+        halves[k] = pb_median(half, m);
+    }
+    free(half);
+    pb_sort(arm->request_ms, n);
+    arm->median = pb_percentile(arm->request_ms, n, 0.5);
+    arm->p90 = pb_percentile(arm->request_ms, n, 0.9);
+    arm->p99 = n >= 1000 ? pb_percentile(arm->request_ms, n, 0.99) : NAN;
+    arm->median_interval = pb_percentile_interval(arm->request_ms, n, 0.5, 0.95);
+    arm->noise = fabs(halves[0] - halves[1]) / arm->median;
+    arm->tokens_per_second = 1e3 * (arm->s->rows > 0 ? arm->s->rows : 1) / arm->median;
+    arm->over_base = NAN;
+    return PB_OK;
+}
+
+static int by_arm(const void *pa, const void *pb)
+{
+    const pb_arm *a = pa, *b = pb;
+    int c = strcmp(a->model, b->model);
+    if (!c)
+        c = strcmp(b->s->phase, a->s->phase); // prefill before decode
+    if (!c)
+        c = (a->s->rows > b->s->rows) - (a->s->rows < b->s->rows);
+    if (!c)
+        c = (a->s->prompt > b->s->prompt) - (a->s->prompt < b->s->prompt);
+    if (!c)
+        c = (strcmp(a->s->method, "base") != 0) - (strcmp(b->s->method, "base") != 0);
+    if (!c)
+        c = strcmp(a->s->method, b->s->method);
+    if (!c)
+        c = strcmp(b->s->sharing, a->s->sharing);
+    if (!c)
+        c = (a->s->tenants > b->s->tenants) - (a->s->tenants < b->s->tenants);
+    return c ? c : strcmp(a->s->name, b->s->name);
+}
+
+static pb_err make_arms(pb_summary *s, const pb_records *records)
+{
+    size_t room = 0;
+    for (size_t i = 0; i < records->n; i++)
+        room += records->v[i].n_scenarios;
+    s->arms = calloc(room + 1, sizeof *s->arms);
+    if (!s->arms)
+        return no_memory();
+    for (size_t i = 0; i < records->n; i++) {
+        const pb_record *r = &records->v[i];
+        // Times of a broken-off run stand beside others unevenly: arms are interleaved.
+        for (size_t k = 0; k < r->n_scenarios && pb_record_is(r, "complete"); k++) {
+            const pb_scenario *sc = &r->scenarios[k];
+            pb_arm *arm = NULL;
+            for (size_t m = 0; m < s->n_arms && !arm; m++)
+                if (same_arm(&s->arms[m], r, sc))
+                    arm = &s->arms[m];
+            if (!arm) {
+                arm = &s->arms[s->n_arms++];
+                arm->s = sc;
+                arm->model = r->model;
+            }
+            PB_TRY(add_samples(arm, sc));
+        }
+    }
+    for (size_t i = 0; i < s->n_arms; i++)
+        PB_TRY(finish_arm(&s->arms[i]));
+    if (s->n_arms)
+        qsort(s->arms, s->n_arms, sizeof *s->arms, by_arm);
+    for (size_t i = 0; i < s->n_arms; i++)
+        s->several_models |= strcmp(s->arms[i].model, s->arms[0].model) != 0;
+    for (size_t i = 0; i < s->n_arms; i++)
+        for (size_t k = 0; k < s->n_arms; k++) {
+            const pb_arm *b = &s->arms[k];
+            pb_arm *a = &s->arms[i];
+            if (!strcmp(b->s->method, "base") && !strcmp(b->s->phase, a->s->phase) &&
+                !strcmp(b->model, a->model) && same_number(b->s->rows, a->s->rows) &&
+                same_number(b->s->prompt, a->s->prompt) && isnan(a->over_base))
+                a->over_base = a->median / b->median;
+        }
+    return PB_OK;
+}
+
+pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_options *options)
+{
+    pb_summary_options o = options ? *options : (pb_summary_options){0};
+    o.split = o.split ? o.split : "test";
+    o.resamples = o.resamples ? o.resamples : 2000;
+    *s = (pb_summary){.baseline = o.baseline ? o.baseline : "lora", .resamples = o.resamples};
+    pb_err err = PB_OK;
+    entry *e = NULL;
+    size_t n = 0;
+    PB_GO(make_entries(&e, &n, records));
+    PB_GO(split_rows(e, n));
+    if (n)
+        qsort(e, n, sizeof *e, by_entry);
+    PB_GO(make_tasks(s, e, n, &o));
+    PB_GO(make_rows(s, e, n));
+    PB_GO(tell_apart(s));
+    if (s->n_rows)
+        qsort(s->rows, s->n_rows, sizeof *s->rows, by_row);
+    for (size_t i = 0; i < s->n_rows; i++) {
+        s->several_models |= strcmp(s->rows[i].model, s->rows[0].model) != 0;
+        s->rows[i].cells = calloc(s->n_tasks + 1, sizeof *s->rows[i].cells);
+        if (!s->rows[i].cells)
+            PB_GO(no_memory());
+        for (size_t t = 0; t < s->n_tasks; t++)
+            PB_GO(fill_cell(&s->rows[i].cells[t], &s->rows[i], &s->tasks[t], e, n, &o));
+    }
+    PB_GO(compare_all(s));
+    PB_GO(make_arms(s, records));
+done:
+    free_entries(e, n);
+    if (err)
+        pb_summary_free(s);
+    return err;
+}
+
+void pb_summary_free(pb_summary *s)
+{
+    for (size_t i = 0; i < s->n_rows; i++) {
+        pb_row *row = &s->rows[i];
+        for (size_t t = 0; row->cells && t < s->n_tasks; t++) {
+            free(row->cells[t].seeds);
+            free(row->cells[t].x);
+            free(row->cells[t].items);
+        }
+        free(row->cells);
+        free(row->key);
+        free(row->label);
+    }
+    for (size_t i = 0; i < s->n_arms; i++)
+        free(s->arms[i].request_ms);
+    free(s->rows);
+    free(s->tasks);
+    free(s->arms);
+    *s = (pb_summary){0};
+}
+
+int pb_summary_style(const pb_summary *s, const char *method)
+{
+    static const char *const anchors[] = {"base", "none", "merged", "full"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(method, anchors[i]))
+            return PB_STYLE_ANCHOR + i;
+    int rank = 1; // one more than the number of distinct methods that sort before it
+    size_t total = s->n_rows + s->n_arms;
+    for (size_t i = 0; i < total; i++) {
+        const char *m = i < s->n_rows ? s->rows[i].method : s->arms[i - s->n_rows].s->method;
+        bool seen = strcmp(m, method) >= 0;
+        for (int k = 0; k < 4; k++)
+            seen |= !strcmp(m, anchors[k]);
+        for (size_t k = 0; k < i && !seen; k++)
+            seen = !strcmp(m, k < s->n_rows ? s->rows[k].method : s->arms[k - s->n_rows].s->method);
+        rank += !seen;
+    }
+    return rank;
+}

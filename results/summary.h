@@ -1,0 +1,87 @@
+// From run files to the figures of a comparison: rows (methods) by tasks, and latency arms.
+//
+// Runs that differ in their seed alone are one cell. Rows that differ in more than the method, its
+// options and the budget (a learning-rate grid) are told apart by what differs. Diverged, failed
+// and interrupted runs are counted, never averaged.
+#ifndef PB_RESULTS_SUMMARY_H
+#define PB_RESULTS_SUMMARY_H
+
+#include "results/load.h"
+#include "results/stats.h"
+
+typedef struct pb_cell {
+    size_t n; // complete runs
+    int64_t *seeds;
+    double *x;       // scores, shown units
+    pb_items *items; // per seed, borrowed from the records; NULL when they do not give the score
+    size_t n_diverged, n_failed, n_interrupted, n_unscored;
+    double mean, sd, median;
+    pb_interval interval;  // 95 %, NaN when not defined
+    const char *resampled; // "seeds and items", "items", "seeds" or ""
+    bool compared;         // against the baseline's row, by the seeds both have
+    size_t n_pairs;
+    double difference, p, p_holm;
+    pb_interval difference_interval;
+} pb_cell;
+
+typedef enum pb_block { PB_BLOCK_BUDGET, PB_BLOCK_NO_KNOB, PB_BLOCK_REFERENCE } pb_block;
+
+typedef struct pb_row {
+    pb_block block;
+    char *key, *label; // label: the method, its knob, and what else tells it from other rows
+    const char *model, *method;
+    double budget, trainable, share, bytes_per_tenant; // share: percent of the backbone
+    bool is_baseline;
+    const json_t *config; // of its first run, borrowed
+    pb_cell *cells;       // per task
+} pb_row;
+
+typedef struct pb_task_column {
+    const char *task, *metric, *unit;
+    bool higher_is_better;
+    double scale; // stored -> shown: 100 for fractions
+    int digits;
+} pb_task_column;
+
+// One timed arm. Samples of runs that differ in their seed alone are pooled.
+typedef struct pb_arm {
+    const pb_scenario *s; // attributes (of the first run)
+    const char *model;
+    size_t n_runs, n;
+    double *request_ms; // sorted: time per token of one request = sample * rows / tokens_per_sample
+    double median, p90, p99; // ms per token; p99 NaN below 1000 samples
+    pb_interval median_interval;
+    double tokens_per_second; // of the whole batch, from the median
+    double noise;             // |median of odd samples - of even ones| / median
+    double over_base;         // median / that of the base model at the same phase and rows, or NaN
+} pb_arm;
+
+typedef struct pb_summary {
+    pb_row *rows;
+    size_t n_rows;
+    pb_task_column *tasks;
+    size_t n_tasks;
+    pb_arm *arms;
+    size_t n_arms;
+    const char *baseline;
+    size_t resamples;
+    bool several_models;
+} pb_summary;
+
+typedef struct pb_summary_options {
+    const char *metric;   // NULL: each task's headline
+    const char *baseline; // NULL: "lora"
+    const char *split;    // NULL: "test"
+    size_t resamples;     // 0: 2000
+} pb_summary_options;
+
+// The records must outlive the summary.
+pb_err pb_summarize(pb_summary *out, const pb_records *records, const pb_summary_options *options);
+void pb_summary_free(pb_summary *s);
+
+// The line style of a method, the same in all figures: 1.. in alphabetical order; the anchors
+// (base, none, merged, full) have greys of their own.
+enum { PB_STYLE_ANCHOR = 20 };
+int pb_summary_style(const pb_summary *s, const char *method);
+
+#endif

@@ -1,0 +1,23 @@
+// Tables of a summary as text, Markdown, CSV or HTML.
+#ifndef PB_RESULTS_TABLE_H
+#define PB_RESULTS_TABLE_H
+
+#include "results/summary.h"
+#include <stdio.h>
+
+typedef enum pb_table_format { PB_TEXT, PB_MARKDOWN, PB_CSV, PB_HTML } pb_table_format;
+
+// "text", "markdown", "csv" or "html"; another name is a usage error.
+pb_err pb_table_format_parse(pb_table_format *out, const char *name);
+
+// The comparison: one overview, then one table per task. CSV has one line per row and task, with
+// plain numbers.
+pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format);
+// The timed arms, one per line.
+pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format);
+
+// A number of bytes, operations or parameters in few digits: 8.9 k, 1.20 M; "-" for NaN.
+void pb_short_number(char out[32], double x);
+void pb_html_text(FILE *f, const char *text); // with the characters of HTML escaped
+
+#endif

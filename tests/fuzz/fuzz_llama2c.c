@@ -1,0 +1,10 @@
+// libFuzzer program for the llama2c reader; the properties are in targets.h.
+#include "fuzz/targets.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    (void)target_llama2c(data, size);
+    return 0;
+}
