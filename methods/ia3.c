@@ -86,6 +86,8 @@ static pb_mat *site(pb_ctx *c, const void *options_, pb_site s, pb_mat *x, pb_ma
 
 static pb_err merge(const pb_params *p, const pb_merge_args *m)
 {
+    if (((const struct ia3 *)p->options)->rank)
+        return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised IA3 cannot be merged");
     const real *l = pb_values(p, m->layer, L_OF + (int)m->linear, NULL, NULL);
     for (size_t i = 0; l && i < m->out; i++) {
         for (size_t k = 0; k < m->in; k++)

@@ -3,16 +3,16 @@ W = 640
 H = 30 * rows + 96
 load scripts.'/style.gp'
 unset key
+stats input using 3 nooutput name 'M' # before any range is set: it would filter
 set logscale x 10
-set lmargin at screen left_(190)
+set lmargin at screen left_(26 + 7.6 * widest)
 set rmargin at screen left_(W - 70)
 set tmargin at screen bottom_(H - 14)
 set bmargin at screen bottom_(58)
 set yrange [0.4:rows + 0.6]
 set xlabel 'resident memory per tenant (bytes, log scale)' offset 0,0.2
-stats input using 3 nooutput name 'M'
 low = 10 ** floor(log10(M_min) - 0.05)
-set xrange [low:10 ** ceil(log10(M_max) + 0.15)]
+set xrange [0.999 * low:10 ** ceil(log10(M_max) + 0.15)]
 set xtics add ('1 kB' 1e3, '10 kB' 1e4, '100 kB' 1e5, '1 MB' 1e6, '10 MB' 1e7, '100 MB' 1e8, \
     '1 GB' 1e9, '10 GB' 1e10)
 set grid x noytics ls 101

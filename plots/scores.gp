@@ -2,9 +2,9 @@
 columns = panels < 3 ? panels : 3
 lines = (panels + columns - 1) / columns
 cell = 24 * rows + 30
-names = 190
-W = names + 250 * columns
-H = lines * (cell + 96) + 6
+names = 26 + 7.6 * widest
+W = names + 250 * columns - 10
+H = lines * (cell + 112) + 6
 load scripts.'/style.gp'
 set multiplot
 unset key
@@ -14,27 +14,25 @@ set style line 102 lc rgb '#777777'
 do for [p = 0:panels - 1] {
     c = p % columns
     l = p / columns
-    top = H - 36 - l * (cell + 96)
+    top = H - 36 - l * (cell + 112)
     set lmargin at screen left_(names + 250 * c)
     set rmargin at screen left_(names + 250 * c + 222)
     set tmargin at screen bottom_(top)
     set bmargin at screen bottom_(top - cell)
     set title word(titles, p + 1) offset 0,-0.4
-    set xlabel word(metrics, p + 1) offset 0,0.4
-    set xtics autofreq rangelimited
-    stats input index p using 6 nooutput name 'A'
-    stats input index p using 7 nooutput name 'B'
-    A_min = exists('A_min') ? A_min : 0
-    B_max = exists('B_max') ? B_max : 1
-    pad = B_max > A_min ? 0.06 * (B_max - A_min) : 0.5
-    set xrange [A_min - pad:B_max + pad]
-    step = (B_max - A_min) / 3.5
-    mag = step > 0 ? 10 ** floor(log10(step)) : 1
-    set xtics (step / mag > 5 ? 10 * mag : step / mag > 2 ? 5 * mag : step / mag > 1 ? 2 * mag : mag)
+    set xlabel word(metrics, p + 1) offset 0,0.3
+    lo = real(word(lows, p + 1))
+    hi = real(word(highs, p + 1))
+    pad = hi > lo ? 0.06 * (hi - lo) : 1
+    set xrange [(lo < hi ? lo : hi) - pad:(lo < hi ? hi : lo) + pad]
+    if (hi < lo) { set label 9 'no complete run' at graph 0.5,0.5 center tc rgb '#666666' }
+    if (!(hi < lo)) { unset label 9 }
+    step = step_(abs(hi - lo), 3)
+    set xtics step
     if (c == 0) { set format y '%s' } else { set format y '' }
     note = word(references, p + 1)
     if (note ne '-') {
-        set label 1 note at screen left_(names + 250 * c + 222), screen bottom_(top - cell - 50) \
+        set label 1 note at screen left_(names + 250 * c + 222), screen bottom_(top - cell - 64) \
             right font ',10' tc rgb '#666666'
     } else { unset label 1 }
     if (c == 0) {

@@ -6,7 +6,7 @@
 if (term eq 'svg') {
     set terminal svg size W,H dynamic font 'DejaVu Sans,12' background '#ffffff' rounded
 } else {
-    set terminal pngcairo size 2*W,2*H font 'DejaVu Sans,12' fontscale 2 linewidth 2 \
+    set terminal pngcairo size 2*W,2*H font 'DejaVu Sans,12' fontscale 1.5 linewidth 2 \
         pointscale 2 background '#ffffff' rounded
 }
 set output output
@@ -39,6 +39,12 @@ set border 3 ls 100
 set tics nomirror out scale 0.6 tc rgb '#222222'
 set grid ls 101 back
 set style fill transparent solid 0.16 noborder
+
+# A step of 1, 2 or 5 times a power of ten that divides `span` into at most n parts.
+power_(x) = 10.0 ** floor(log10(x))
+nice_(x) = x <= power_(x) ? power_(x) : x <= 2 * power_(x) ? 2 * power_(x) : \
+    x <= 5 * power_(x) ? 5 * power_(x) : 10 * power_(x)
+step_(span, n) = span > 0 ? nice_(real(span) / n) : 1.0
 
 # Margins of panel p (0..panels-1) in pixels, turned into screen coordinates.
 left_(x)   = real(x) / W

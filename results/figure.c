@@ -124,12 +124,51 @@ static void list_end(sheet *s)
     fputs("';", s->vars);
 }
 
+// Names of the legend, and the longest one's number of characters for its width.
+static void legend(sheet *s, const char *const *names, size_t n)
+{
+    size_t widest = 0;
+    list_begin(s, "series");
+    for (size_t k = 0; k < n; k++) {
+        list_add(s, names[k]);
+        widest = strlen(names[k]) > widest ? strlen(names[k]) : widest;
+    }
+    list_end(s);
+    fprintf(s->vars, "widest=%zu;nseries=%zu;", widest, n);
+}
+
 static void number(FILE *f, double x)
 {
     if (isfinite(x))
         fprintf(f, "\t%.10g", x);
     else
         fputs("\tNaN", f);
+}
+
+static bool has_interval(const pb_cell *c)
+{
+    return !isnan(c->interval.lo);
+}
+
+// The range of the intervals that each panel shows; low 1 and high 0 for a panel without data,
+// whose range gnuplot cannot find itself.
+static void panel_ranges(sheet *s, const pb_summary *m)
+{
+    for (int high = 0; high < 2; high++) {
+        list_begin(s, high ? "highs" : "lows");
+        for (size_t t = 0; t < m->n_tasks; t++) {
+            double lo = INFINITY, hi = -INFINITY;
+            for (size_t i = 0; i < m->n_rows; i++) {
+                const pb_cell *c = &m->rows[i].cells[t];
+                if (m->rows[i].block == PB_BLOCK_REFERENCE || !c->n)
+                    continue;
+                lo = fmin(lo, has_interval(c) ? c->interval.lo : c->mean);
+                hi = fmax(hi, has_interval(c) ? c->interval.hi : c->mean);
+            }
+            list_number(s, high ? (lo <= hi ? hi : 0) : (lo <= hi ? lo : 1));
+        }
+        list_end(s);
+    }
 }
 
 static void panel_titles(sheet *s, const pb_summary *m)
@@ -142,8 +181,8 @@ static void panel_titles(sheet *s, const pb_summary *m)
     list_begin(s, "metrics");
     for (size_t t = 0; t < m->n_tasks; t++) {
         const pb_task_column *c = &m->tasks[t];
-        snprintf(text, sizeof text, "%s%s%s%s", c->metric, *c->unit ? " (" : "", c->unit,
-                 *c->unit ? ")" : "");
+        snprintf(text, sizeof text, "%s%s%s%s", strcmp(c->metric, "bleu") ? c->metric : "BLEU",
+                 *c->unit ? " (" : "", c->unit, *c->unit ? ")" : "");
         for (char *p = text; *p; p++)
             *p = *p == '_' ? ' ' : *p;
         list_add(s, text);
@@ -160,11 +199,6 @@ static void row_name(char *out, size_t size, const pb_summary *m, const pb_row *
     } else {
         snprintf(out, size, "%s", row->label);
     }
-}
-
-static bool has_interval(const pb_cell *c)
-{
-    return !isnan(c->interval.lo);
 }
 
 static void score_line(FILE *f, const pb_summary *m, const pb_row *row, size_t t, double y)
@@ -190,9 +224,8 @@ static void score_header(FILE *f)
 
 // One block per task, one line per row. References far from the methods would squeeze the axis, so
 // they are named in a line of text instead.
-static bool scores(sheet *s, const pb_summary *m, const pb_records *records)
+static bool scores(sheet *s, const pb_summary *m)
 {
-    (void)records;
     size_t n = 0;
     bool any = false;
     for (size_t i = 0; i < m->n_rows; i++)
@@ -213,6 +246,14 @@ static bool scores(sheet *s, const pb_summary *m, const pb_records *records)
         if (m->rows[i].block != PB_BLOCK_REFERENCE)
             list_number(s, pb_summary_style(m, m->rows[i].method));
     list_end(s);
+    size_t widest = 0;
+    for (size_t i = 0; i < m->n_rows; i++) {
+        char name[600];
+        row_name(name, sizeof name, m, &m->rows[i]);
+        if (m->rows[i].block != PB_BLOCK_REFERENCE)
+            widest = strlen(name) > widest ? strlen(name) : widest;
+    }
+    var_number(s, "widest", (double)widest);
     list_begin(s, "references");
     for (size_t t = 0; t < m->n_tasks; t++) {
         char text[512] = "";
@@ -220,21 +261,22 @@ static bool scores(sheet *s, const pb_summary *m, const pb_records *records)
             const pb_row *row = &m->rows[i];
             size_t at = strlen(text);
             if (row->block == PB_BLOCK_REFERENCE && row->cells[t].n)
-                snprintf(text + at, sizeof text - at, "%s%.60s %.*f", at ? ", " : "", row->label,
-                         m->tasks[t].digits > 2 ? 3 : 1, row->cells[t].mean);
+                snprintf(text + at, sizeof text - at, "%s%.60s %.*f",
+                         at ? ", " : "reference: ", row->label, m->tasks[t].digits > 2 ? 3 : 1,
+                         row->cells[t].mean);
         }
         list_add(s, text);
     }
     list_end(s);
     panel_titles(s, m);
+    panel_ranges(s, m);
     var_number(s, "rows", (double)n);
     return any && n;
 }
 
 // One block per task and method; a method's budgets are joined by a line.
-static bool score_params(sheet *s, const pb_summary *m, const pb_records *records)
+static bool score_params(sheet *s, const pb_summary *m)
 {
-    (void)records;
     size_t n = 0;
     bool any = false;
     const char **methods = calloc(m->n_rows + 1, sizeof *methods);
@@ -263,17 +305,14 @@ static bool score_params(sheet *s, const pb_summary *m, const pb_records *record
                 fputs("-\t-\tNaN\tNaN\tNaN\tNaN\tNaN\n", s->dat);
             fputs("\n\n", s->dat);
         }
-    list_begin(s, "series");
-    for (size_t k = 0; k < n; k++)
-        list_add(s, methods[k]);
-    list_end(s);
+    legend(s, methods, n);
     list_begin(s, "styles");
     for (size_t k = 0; k < n; k++)
         list_number(s, pb_summary_style(m, methods[k]));
     list_end(s);
     free(methods);
     panel_titles(s, m);
-    var_number(s, "nseries", (double)n);
+    panel_ranges(s, m);
     return any;
 }
 
@@ -292,34 +331,13 @@ static double smooth(const pb_curve *c, size_t i, size_t window)
     return n ? sum / (double)n : NAN;
 }
 
-static bool in_row(const pb_record *r, const pb_row *row, const char *task)
-{
-    // The row's first configuration decides; runs of a split row differ from it in more than the
-    // seed and the task.
-    const char *key;
-    json_t *v;
-    if (strcmp(r->task, task) || strcmp(r->method, row->method) || strcmp(r->model, row->model))
-        return false;
-    if (!json_equal(json_object_get(r->config, "options"), json_object_get(row->config, "options")))
-        return r->config == row->config;
-    json_object_foreach((json_t *)row->config, key, v)
-    {
-        if (strcmp(key, "seed") && strcmp(key, "task") && strstr(row->key, "\"steps\"") &&
-            !json_equal(v, json_object_get(r->config, key)))
-            return false;
-    }
-    return json_equal(json_object_get(r->config, "budget"),
-                      json_object_get(row->config, "budget")) ||
-           isnan(row->budget);
-}
-
-static size_t loss_lines(FILE *f, const pb_row *row, const pb_records *records, const char *task)
+static size_t loss_lines(FILE *f, const pb_row *row, const pb_cell *cell, const char *task)
 {
     const pb_curve *curves[64];
     size_t n = 0, longest = 0, lines = 0;
-    for (size_t i = 0; i < records->n && n < 64; i++) {
-        const pb_record *r = &records->v[i];
-        if (!r->train.n || !r->train.loss || !pb_record_is(r, "complete") || !in_row(r, row, task))
+    for (size_t i = 0; i < cell->n_complete && n < 64; i++) {
+        const pb_record *r = cell->complete[i];
+        if (!r->train.n || !r->train.loss)
             continue;
         if (!n || r->train.n > curves[longest]->n)
             longest = n;
@@ -358,37 +376,46 @@ static size_t loss_lines(FILE *f, const pb_row *row, const pb_records *records, 
     return lines;
 }
 
-static bool loss(sheet *s, const pb_summary *m, const pb_records *records)
+static bool loss(sheet *s, const pb_summary *m)
 {
     bool any = false;
     size_t n = 0;
     char name[600];
     fputs("# task\trow\tstep\tmean\tmin\tmax\tseeds\n", s->dat);
-    for (size_t t = 0; t < m->n_tasks; t++)
+    list_begin(s, "filled");
+    for (size_t t = 0; t < m->n_tasks; t++) {
+        bool filled = false;
         for (size_t i = 0; i < m->n_rows; i++) {
             if (m->rows[i].trainable == 0)
                 continue;
-            size_t lines = loss_lines(s->dat, &m->rows[i], records, m->tasks[t].task);
-            any |= lines > 0;
+            size_t lines = loss_lines(s->dat, &m->rows[i], &m->rows[i].cells[t], m->tasks[t].task);
+            filled |= lines > 0;
             if (!lines)
                 fputs("-\t-\tNaN\tNaN\tNaN\tNaN\t0\n", s->dat);
             fputs("\n\n", s->dat);
         }
-    list_begin(s, "series");
-    for (size_t i = 0; i < m->n_rows; i++)
+        list_number(s, filled);
+        any |= filled;
+    }
+    list_end(s);
+    char **names = calloc(m->n_rows + 1, sizeof *names);
+    for (size_t i = 0; names && i < m->n_rows; i++)
         if (m->rows[i].trainable != 0) {
             row_name(name, sizeof name, m, &m->rows[i]);
-            list_add(s, name);
-            n++;
+            if (!(names[n++] = strdup(name)))
+                any = false;
         }
-    list_end(s);
+    if (names && any)
+        legend(s, (const char *const *)names, n);
+    for (size_t k = 0; names && k < n; k++)
+        free(names[k]);
+    free(names);
     list_begin(s, "styles");
     for (size_t i = 0; i < m->n_rows; i++)
         if (m->rows[i].trainable != 0)
             list_number(s, pb_summary_style(m, m->rows[i].method));
     list_end(s);
     panel_titles(s, m);
-    var_number(s, "nseries", (double)n);
     return any;
 }
 
@@ -435,10 +462,9 @@ static void arm_line(FILE *f, const pb_arm *a, double x)
 }
 
 // One block per panel (same, different) and method. Arms without adapters stand in both panels.
-static bool latency(sheet *s, const pb_summary *m, const pb_records *records)
+static bool latency(sheet *s, const pb_summary *m)
 {
     static const char *const panels[] = {"same", "different"};
-    (void)records;
     size_t n = 0;
     bool any = false;
     axis x = choose_axis(m);
@@ -470,7 +496,7 @@ static bool latency(sheet *s, const pb_summary *m, const pb_records *records)
                     (!plain && strcmp(a->s->sharing, panels[p])) ||
                     (x.tenants && a->s->rows != x.rows))
                     continue;
-                if (x.tenants && !(a->s->tenants > 0 && !plain)) { // a level across the axis
+                if (x.tenants && (plain || p == 0)) { // one level across the axis
                     arm_line(s->dat, a, lo);
                     arm_line(s->dat, a, hi);
                 } else {
@@ -483,10 +509,7 @@ static bool latency(sheet *s, const pb_summary *m, const pb_records *records)
                 fputs("-\t-\tNaN\tNaN\tNaN\tNaN\tNaN\n", s->dat);
             fputs("\n\n", s->dat);
         }
-    list_begin(s, "series");
-    for (size_t k = 0; k < n; k++)
-        list_add(s, methods[k]);
-    list_end(s);
+    legend(s, methods, n);
     list_begin(s, "styles");
     for (size_t k = 0; k < n; k++)
         list_number(s, pb_summary_style(m, methods[k]));
@@ -495,7 +518,6 @@ static bool latency(sheet *s, const pb_summary *m, const pb_records *records)
     char label[128];
     snprintf(label, sizeof label, "tenants in a batch of %g sequences", x.rows);
     var_text(s, "xname", x.tenants ? label : "sequences per batch");
-    var_number(s, "nseries", (double)n);
     var_number(s, "xlo", lo);
     var_number(s, "xhi", hi);
     return any;
@@ -513,9 +535,8 @@ static int by_bytes(const void *pa, const void *pb)
 }
 
 // What latency runs measured; without them, what training runs computed.
-static bool memory(sheet *s, const pb_summary *m, const pb_records *records)
+static bool memory(sheet *s, const pb_summary *m)
 {
-    (void)records;
     size_t n = 0;
     memory_line *v = calloc(m->n_arms + m->n_rows + 1, sizeof *v);
     if (!v)
@@ -540,6 +561,10 @@ static bool memory(sheet *s, const pb_summary *m, const pb_records *records)
     if (n)
         qsort(v, n, sizeof *v, by_bytes);
     fputs("# method\tposition\tbytes\n", s->dat);
+    size_t widest = 0;
+    for (size_t k = 0; k < n; k++)
+        widest = strlen(v[k].method) > widest ? strlen(v[k].method) : widest;
+    var_number(s, "widest", (double)widest);
     list_begin(s, "styles");
     for (size_t k = 0; k < n; k++) {
         char method[128];
@@ -556,7 +581,7 @@ static bool memory(sheet *s, const pb_summary *m, const pb_records *records)
     return n > 0;
 }
 
-static bool (*const makers[])(sheet *, const pb_summary *, const pb_records *) = {
+static bool (*const makers[])(sheet *, const pb_summary *) = {
     [SCORES] = scores,      [SCORE_PARAMS] = score_params, [LOSS] = loss,
     [TOKEN_TIME] = latency, [THROUGHPUT] = latency,        [MEMORY] = memory,
 };
@@ -639,8 +664,7 @@ static pb_err draw(sheet *s, const pb_figure *figure, const pb_figure_options *o
     return err;
 }
 
-pb_err pb_figures_draw(const pb_summary *m, const pb_records *records,
-                       const pb_figure_options *options, bool *drawn)
+pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bool *drawn)
 {
     size_t n = 0;
     bool known = !options->only;
@@ -653,7 +677,7 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_records *records,
         known = true;
         sheet s;
         pb_err err = sheet_open(&s);
-        bool data = !err && makers[i](&s, m, records);
+        bool data = !err && makers[i](&s, m);
         if (data)
             err = draw(&s, &pb_figures[i], options);
         sheet_free(&s);

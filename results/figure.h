@@ -24,7 +24,6 @@ typedef struct pb_figure_options {
 
 // drawn[i] (may be NULL; as long as pb_figures) tells which were drawn. A figure asked for by name
 // whose data are missing is an error, and so is no figure at all.
-pb_err pb_figures_draw(const pb_summary *s, const pb_records *records,
-                       const pb_figure_options *options, bool *drawn);
+pb_err pb_figures_draw(const pb_summary *s, const pb_figure_options *options, bool *drawn);
 
 #endif

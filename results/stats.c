@@ -91,18 +91,6 @@ pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, dou
     return out;
 }
 
-double pb_bleu(const double s[PB_BLEU_STATS])
-{
-    double log_p = 0;
-    for (int i = 0; i < 4; i++) {
-        if (!(s[i] > 0 && s[4 + i] > 0))
-            return 0;
-        log_p += log(s[i] / s[4 + i]) / 4;
-    }
-    double brevity = s[8] < s[9] ? 1 - s[9] / s[8] : 0;
-    return 100 * exp(log_p + brevity);
-}
-
 double pb_items_score(const pb_items *s)
 {
     if (s->cols != PB_BLEU_STATS)
@@ -111,7 +99,7 @@ double pb_items_score(const pb_items *s)
     for (size_t i = 0; i < s->rows; i++)
         for (size_t k = 0; k < PB_BLEU_STATS; k++)
             sum[k] += s->v[i * PB_BLEU_STATS + k];
-    return s->rows ? pb_bleu(sum) : NAN;
+    return s->rows ? pb_bleu_score(sum, NULL) : NAN;
 }
 
 // The score of the items at `draw`.
@@ -123,7 +111,7 @@ static double drawn_score(const pb_items *s, const size_t *draw)
             sum[k] += s->v[draw[i] * s->cols + k];
     if (!s->rows)
         return NAN;
-    return s->cols == PB_BLEU_STATS ? pb_bleu(sum) : sum[0] / (double)s->rows;
+    return s->cols == PB_BLEU_STATS ? pb_bleu_score(sum, NULL) : sum[0] / (double)s->rows;
 }
 
 // Replicates of one statistic -> percentile interval.

@@ -7,6 +7,7 @@
 #define PB_RESULTS_STATS_H
 
 #include "core/error.h"
+#include "tasks/metrics/metrics.h" // corpus BLEU from summed statistics
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +27,6 @@ bool pb_covers_zero(pb_interval i); // true also when the interval is not define
 // A distribution-free interval for a quantile: the order statistics whose ranks are binomial
 // quantiles. Not defined (NaN) when n is too small for the level.
 pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, double level);
-
-// Corpus BLEU-4 on 0..100 from the sums of per-item statistics: 4 clipped n-gram matches, 4 n-gram
-// totals, hypothesis length, reference length. No smoothing: no match of one order gives 0.
-enum { PB_BLEU_STATS = 10 };
-double pb_bleu(const double stats[PB_BLEU_STATS]);
 
 // The scores of one seed's items, (rows,cols): cols 1 = their mean is the score, cols PB_BLEU_STATS
 // = the BLEU of their sums is.

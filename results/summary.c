@@ -254,18 +254,16 @@ done:
 
 static void set_unit(pb_task_column *c)
 {
-    static const char *const fractions[] = {"accuracy", "exact_match", "f1"};
+    static const char *const fractions[] = {"accuracy", "exact_match", "f1", "bleu"};
     c->scale = 1;
     c->unit = "";
     c->digits = 4;
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < 4; i++)
         if (!strcmp(c->metric, fractions[i])) {
             c->scale = 100;
-            c->unit = "%";
+            c->unit = i < 3 ? "%" : "";
             c->digits = 2;
         }
-    if (!strncmp(c->metric, "bleu", 4))
-        c->digits = 2;
     if (!strcmp(c->metric, "loss"))
         c->unit = "nat/token";
 }
@@ -317,7 +315,8 @@ static pb_err fill_cell(pb_cell *c, const pb_row *row, const pb_task_column *t, 
     c->seeds = calloc(n + 1, sizeof *c->seeds);
     c->x = calloc(n + 1, sizeof *c->x);
     c->items = calloc(n + 1, sizeof *c->items);
-    if (!c->seeds || !c->x || !c->items)
+    c->complete = calloc(n + 1, sizeof *c->complete);
+    if (!c->seeds || !c->x || !c->items || !c->complete)
         return no_memory();
     bool all_items = true;
     for (size_t i = 0; i < n; i++) {
@@ -329,6 +328,7 @@ static pb_err fill_cell(pb_cell *c, const pb_row *row, const pb_task_column *t, 
         c->n_interrupted += pb_record_is(r, "interrupted");
         if (!pb_record_is(r, "complete"))
             continue;
+        c->complete[c->n_complete++] = r;
         const pb_evaluation *v = pb_record_eval(r, t->task, o->split);
         double value = v ? pb_eval_metric(v, t->metric) : NAN;
         if (isnan(value)) {
@@ -626,6 +626,7 @@ void pb_summary_free(pb_summary *s)
             free(row->cells[t].seeds);
             free(row->cells[t].x);
             free(row->cells[t].items);
+            free(row->cells[t].complete);
         }
         free(row->cells);
         free(row->key);

@@ -10,7 +10,9 @@
 #include "results/stats.h"
 
 typedef struct pb_cell {
-    size_t n; // complete runs
+    const pb_record **complete; // complete runs, borrowed, by seed
+    size_t n_complete;
+    size_t n; // complete runs that have the score
     int64_t *seeds;
     double *x;       // scores, shown units
     pb_items *items; // per seed, borrowed from the records; NULL when they do not give the score

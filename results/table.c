@@ -473,16 +473,18 @@ static void csv_scores(FILE *f, const pb_summary *s)
 
 static void legend(FILE *f, const pb_summary *s, pb_table_format format)
 {
-    bool items = false, seeds = false;
+    bool items = false, seeds = false, one = false;
     for (size_t i = 0; i < s->n_rows; i++)
         for (size_t t = 0; t < s->n_tasks; t++) {
             items |= s->rows[i].cells[t].items && s->rows[i].cells[t].n;
+            one |= !strcmp(s->rows[i].cells[t].resampled, "items");
             seeds |= !strcmp(s->rows[i].cells[t].resampled, "seeds");
         }
     const char *how = items && seeds
                           ? "seeds and test items (seeds alone where no item scores exist)"
                       : items ? "seeds and test items"
                               : "seeds";
+    how = items && one && !seeds ? "seeds and test items (items alone for a single seed)" : how;
     char text[640];
     snprintf(
         text, sizeof text,

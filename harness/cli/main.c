@@ -42,6 +42,7 @@ static void overview(FILE *f)
 
 int main(int argc, char **argv)
 {
+    pb_threads_restart(argv);
     if (argc < 2) {
         overview(stderr);
         return 2;

@@ -83,7 +83,7 @@ static pb_err run(int argc, char **argv)
     pb_err err = pb_summarize(&summary, &records, &a.summary);
     if (!err) {
         bool drawn[16] = {false};
-        err = pb_figures_draw(&summary, &records, &a.options, drawn);
+        err = pb_figures_draw(&summary, &a.options, drawn);
         for (size_t i = 0; !err && pb_figures[i].name; i++)
             if (drawn[i])
                 pb_info("%s/%s.svg", a.options.folder, pb_figures[i].name);

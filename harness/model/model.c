@@ -165,7 +165,8 @@ static pb_err put(pb_model *m, const pb_spec *s, real *rows, real *bias, const p
         PB_TRY(a->method->merge(&a->params, &ma));
     }
     if (m->params.v) {
-        memcpy(m->params.v + s->offset, rows, s->rows * s->cols * sizeof *rows);
+        if (s->id < W_BIAS) // a bias came with its linear, which may have been merged
+            memcpy(m->params.v + s->offset, rows, s->rows * s->cols * sizeof *rows);
         return PB_OK;
     }
     pb_layer *l = s->layer >= 0 ? &m->layer[s->layer] : NULL;

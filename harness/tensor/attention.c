@@ -21,7 +21,8 @@ struct attention {
     real *panels;         // keys of segments without a slot
     const size_t *panel0; // (S) where each segment's panels begin
     const pb_prefix *const *prefix;
-    real *lse; // (R,H)
+    real *lse;               // (R,H)
+    real *vpanels, *vprefix; // backward only: values in panels, laid out as the keys'
 };
 
 // The keys and values that one segment and one group of heads sees.
@@ -169,7 +170,7 @@ static void forward_task(const pb_ctx *c, const struct attention *o, size_t s, s
 // Gradients through one block of keys for one tile of queries.
 static void block_back(const pb_ctx *c, const struct attention *o, size_t M, size_t n,
                        const size_t *valid, const real *q, const real *lse, const real *kp,
-                       const real *krow, size_t ldk, const real *vrow, size_t ldv, const real *dout,
+                       const real *krow, size_t ldk, const real *vp, const real *dout,
                        const real *delta, real *dq, real *dk, size_t lddk, real *dv, size_t lddv)
 {
     real s[BQ * PB_NR] __attribute__((aligned(64))), dp[BQ * PB_NR];
@@ -179,7 +180,7 @@ static void block_back(const pb_ctx *c, const struct attention *o, size_t M, siz
     c->k->soft_probs(s, valid, lse, o->H, M, scale);
     if (dv)
         c->k->outer(dv, lddv, s, PB_NR, dout, ldo, M, n, D, 1);
-    c->k->dots(dp, PB_NR, dout, ldo, vrow, ldv, M, n, D, 1);
+    c->k->panel(dp, PB_NR, dout, ldo, vp, M, D, PB_NR, false);
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < n; j++)
             s[i * PB_NR + j] *= dp[i * PB_NR + j] - delta[i];
@@ -195,7 +196,10 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
     const pb_prefix *p = o->prefix ? o->prefix[s] : NULL;
     size_t D = o->D, G = o->H / o->KVH, valid[BQ];
     struct source src = source_of(c, o, s, g);
-    real delta[BQ];
+    real delta[BQ], *vown = o->vpanels + (src.kp - o->panels);
+    const real *vpre = p ? o->vprefix + g * blocks_of(p->n) * PB_NR * D : NULL;
+    memset(vown, 0, blocks_of(seg->n_rows) * PB_NR * D * sizeof(real));
+    pack_rows(vown, src.v, src.ldv, 0, seg->n_rows, D);
     for (size_t h = g * G; h < (g + 1) * G; h++)
         for (size_t i0 = 0; i0 < seg->n_rows; i0 += BQ) {
             size_t M = seg->n_rows - i0 < BQ ? seg->n_rows - i0 : BQ, row = seg->row0 + i0;
@@ -211,8 +215,8 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
                 for (size_t i = 0; i < M; i++)
                     valid[i] = n;
                 block_back(c, o, M, n, valid, q, lse, src.pkp + b * D,
-                           p->k->v + b * p->k->ld + g * D, p->k->ld, src.pv + b * src.ldpv,
-                           src.ldpv, dout, delta, dq,
+                           p->k->v + b * p->k->ld + g * D, p->k->ld, vpre + b * D, dout, delta,
+                           dq,
                            p->k->d ? p->k->d + b * p->k->ld + g * D : NULL, p->k->ld,
                            p->v->d ? p->v->d + b * p->v->ld + g * D : NULL, p->v->ld);
             }
@@ -223,9 +227,9 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
                                : i0 + i + 1 - b < PB_NR ? i0 + i + 1 - b
                                                         : PB_NR;
                 block_back(c, o, M, n, valid, q, lse, src.kp + b * D,
-                           o->k->v + kr * o->k->ld + g * D, o->k->ld, src.v + b * src.ldv, src.ldv,
-                           dout, delta, dq, o->k->d ? o->k->d + kr * o->k->ld + g * D : NULL,
-                           o->k->ld, o->v->d ? o->v->d + kr * o->v->ld + g * D : NULL, o->v->ld);
+                           o->k->v + kr * o->k->ld + g * D, o->k->ld, vown + b * D, dout, delta, dq,
+                           o->k->d ? o->k->d + kr * o->k->ld + g * D : NULL, o->k->ld,
+                           o->v->d ? o->v->d + kr * o->v->ld + g * D : NULL, o->v->ld);
             }
         }
 }
@@ -250,13 +254,18 @@ static void attention_back(pb_ctx *c, pb_node *self)
     c->component = PB_ATTENTION;
     count(c, o, 2.5);
     c->component = PB_BACKBONE;
+    size_t S = c->n_seg, KD = o->KVH * o->D;
+    // A recorded step has one tenant, so its segments share one prefix.
+    const pb_prefix *p = o->prefix ? o->prefix[0] : NULL;
+    o->vpanels = PB_NEW(c->arena, real, (c->n_rows + PB_NR * S) * KD);
+    if (p)
+        o->vprefix = PB_NEW(c->arena, real, blocks_of(p->n) * PB_NR * KD);
     if (c->dry)
         return;
-    bool shared = false; // segments add to the same prefix gradients
-    for (size_t s = 0; s < c->n_seg && o->prefix; s++)
-        shared |= o->prefix[s] && o->prefix[s]->n && o->prefix[s]->k->d;
-    size_t S = c->n_seg;
-    if (shared) { // then only heads run side by side, and segments follow in order
+    if (p)
+        pb_pack_keys(o->vprefix, p->v, o->KVH, o->D);
+    bool shared = p && p->k->d; // segments add to the same prefix gradients
+    if (shared) {               // then only heads run side by side, and segments follow in order
         PB_FOR(c, o->q->rows * o->H * o->D * 64)
         for (size_t g = 0; g < o->KVH; g++)
             for (size_t s = 0; s < S; s++)

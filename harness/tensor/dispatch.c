@@ -73,13 +73,12 @@ const char *pb_gemm_kernel(void)
     return blis_kernel();
 }
 
-void pb_gemm(bool ta, bool tb, size_t m, size_t n, size_t k, real alpha, const real *a, size_t lda,
-             const real *b, size_t ldb, real beta, real *c, size_t ldc, int threads)
+static void block(bool ta, bool tb, size_t m, size_t n, size_t k, real alpha, const real *a,
+                  size_t lda, const real *b, size_t ldb, real beta, real *c, size_t ldc)
 {
-    blis_kernel();
     rntm_t rt;
     bli_rntm_init(&rt);
-    bli_rntm_set_num_threads(threads, &rt);
+    bli_rntm_set_num_threads(1, &rt);
 #ifdef PB_DOUBLE
     bli_dgemm_ex(
 #else
@@ -88,4 +87,17 @@ void pb_gemm(bool ta, bool tb, size_t m, size_t n, size_t k, real alpha, const r
         ta ? BLIS_TRANSPOSE : BLIS_NO_TRANSPOSE, tb ? BLIS_TRANSPOSE : BLIS_NO_TRANSPOSE, (dim_t)m,
         (dim_t)n, (dim_t)k, &alpha, (real *)a, (inc_t)lda, 1, (real *)b, (inc_t)ldb, 1, &beta, c,
         (inc_t)ldc, 1, NULL, &rt);
+}
+
+void pb_gemm(bool ta, bool tb, size_t m, size_t n, size_t k, real alpha, const real *a, size_t lda,
+             const real *b, size_t ldb, real beta, real *c, size_t ldc, int threads)
+{
+    // BLIS runs on one thread per block of rows: its own threads would wait at spinning barriers,
+    // and blocks of a fixed size give the same result for any number of threads.
+    enum { ROWS = 64 };
+    blis_kernel();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (m * n * k > 200000)
+    for (size_t i = 0; i < m; i += ROWS)
+        block(ta, tb, m - i < ROWS ? m - i : ROWS, n, k, alpha, ta ? a + i : a + i * lda, lda, b,
+              ldb, beta, c + i * ldc, ldc);
 }

@@ -78,25 +78,27 @@ pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d
 }
 
 pb_err pb_seqs_from_text(pb_seqs *s, const pb_tokenizer *t, const char *text, size_t size,
-                         size_t limit)
+                         const char *mark, size_t limit)
 {
+    size_t gap = strlen(mark);
     for (size_t i = 0; i < size;) {
-        size_t len = strnlen(text + i, size - i), first = s->n_tokens;
+        const char *end = memmem(text + i, size - i, mark, gap);
+        size_t len = end ? (size_t)(end - text) - i : size - i, first = s->n_tokens;
         if (len) {
             PB_TRY(push_token(s, pb_tokenizer_bos(t)));
             PB_TRY(pb_tokenizer_encode(t, text + i, len, false, &s->tokens, &s->n_tokens,
                                        &s->cap_tokens));
             PB_TRY(push_token(s, pb_tokenizer_eos(t)));
-            size_t end = s->n_tokens;
-            while (end - first > 1) {
-                size_t n = end - first < limit ? end - first : limit;
+            size_t last = s->n_tokens;
+            while (last - first > 1) {
+                size_t n = last - first < limit ? last - first : limit;
                 s->n_tokens = first + n;
                 PB_TRY(push_seq(s, first, 1));
                 first += n;
             }
-            s->n_tokens = end;
+            s->n_tokens = last;
         }
-        i += len + 1;
+        i += len + gap;
     }
     return s->n ? PB_OK : pb_fail(PB_INPUT, NULL, "the text has no documents");
 }

@@ -30,10 +30,10 @@ pb_err pb_seqs_add(pb_seqs *s, const pb_tokenizer *t, const char *prompt, const 
 // All examples of a split with their responses.
 pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d, pb_split split,
                           size_t limit);
-// Documents (separated by NUL bytes) cut into sequences of at most `limit` tokens; loss counts on
-// all tokens but the first.
+// Documents, separated by `mark`, cut into sequences of at most `limit` tokens; loss counts on all
+// tokens but the first.
 pb_err pb_seqs_from_text(pb_seqs *s, const pb_tokenizer *t, const char *text, size_t size,
-                         size_t limit);
+                         const char *mark, size_t limit);
 
 // The order of one epoch: shuffled, then sorted by length within windows so that the sequences of a
 // batch are alike, then batches shuffled. `order` has n entries; whole batches only are used.

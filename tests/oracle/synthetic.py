@@ -42,7 +42,7 @@ def bleu(items):
     if min(s[:4]) <= 0:
         return 0.0
     log_p = sum(math.log(s[k] / s[4 + k]) for k in range(4)) / 4
-    return 100 * math.exp(log_p + min(0.0, 1 - s[9] / s[8]))
+    return math.exp(log_p + min(0.0, 1 - s[9] / s[8]))
 
 
 def start(config):

@@ -70,15 +70,21 @@ INLINE vec choose(ivec mask, vec a, vec b)
     return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
 }
 
-// Lanes are added in halves: a fixed tree.
+// Lanes are combined in halves: a fixed tree.
+typedef real vec16 __attribute__((vector_size(16)));
+
 INLINE real sum_lanes(vec v)
 {
-    real t[VL];
-    memcpy(t, &v, sizeof t);
-    for (size_t h = VL / 2; h; h /= 2)
+    vec16 part[VBYTES / 16];
+    real t[16 / sizeof(real)];
+    memcpy(part, &v, sizeof part);
+    for (size_t h = VBYTES / 32; h; h /= 2)
         for (size_t i = 0; i < h; i++)
-            t[i] += t[i + h];
-    return t[0];
+            part[i] += part[i + h];
+    memcpy(t, part, sizeof t);
+    return sizeof(real) == 4
+               ? (t[0] + t[2 % (16 / sizeof(real))]) + (t[1] + t[3 % (16 / sizeof(real))])
+               : t[0] + t[1];
 }
 
 INLINE real max_lanes(vec v)
@@ -389,10 +395,10 @@ static real dot(const real *x, const real *y, size_t n)
         a += load(x + i) * load(y + i);
         b += load(x + i + VL) * load(y + i + VL);
     }
-    for (; i < n; i += VL) {
-        size_t w = n - i < VL ? n - i : VL;
-        a += load_part(x + i, w) * load_part(y + i, w);
-    }
+    for (; i + VL <= n; i += VL)
+        a += load(x + i) * load(y + i);
+    if (i < n)
+        b += load_part(x + i, n - i) * load_part(y + i, n - i);
     return sum_lanes(a + b);
 }
 
@@ -452,12 +458,21 @@ static void glu_back(real *dg, real *du, const real *dm, const real *g, const re
     for (size_t i = 0; i < n; i += VL) {
         vec a, slope;
         size_t w = n - i < VL ? n - i : VL;
-        vec m = load_part(dm + i, w);
-        gate_value(load_part(g + i, w), act, &a, &slope);
-        if (dg)
-            store_part(dg + i, load_part(dg + i, w) + m * load_part(u + i, w) * slope, w);
-        if (du)
-            store_part(du + i, load_part(du + i, w) + m * a, w);
+        if (w == VL) {
+            vec m = load(dm + i);
+            gate_value(load(g + i), act, &a, &slope);
+            if (dg)
+                store(dg + i, load(dg + i) + m * load(u + i) * slope);
+            if (du)
+                store(du + i, load(du + i) + m * a);
+        } else {
+            vec m = load_part(dm + i, w);
+            gate_value(load_part(g + i, w), act, &a, &slope);
+            if (dg)
+                store_part(dg + i, load_part(dg + i, w) + m * load_part(u + i, w) * slope, w);
+            if (du)
+                store_part(du + i, load_part(du + i, w) + m * a, w);
+        }
     }
 }
 
@@ -465,10 +480,11 @@ static void glu_back(real *dg, real *du, const real *dm, const real *g, const re
 
 INLINE ivec lanes_below(size_t n)
 {
+    static const ireal lane[16]
+        __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     ivec k;
-    for (size_t i = 0; i < VL; i++)
-        k[i] = i < n ? -1 : 0;
-    return k;
+    memcpy(&k, lane, sizeof k);
+    return k < ((ireal)n - (ivec){0});
 }
 
 static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
@@ -498,10 +514,10 @@ static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, 
             store(s + v * VL, p[v]);
         }
         if (now > was) {
-            vec fix = vexp(all(was - now));
-            l[i] *= fix[0];
+            real fix = vexp(all(was - now))[0];
+            l[i] *= fix;
             for (size_t d = 0; d < D; d++)
-                o[d] *= fix[0];
+                o[d] *= fix;
             m[i] = now;
         }
         l[i] += sum_lanes(sum);
@@ -530,20 +546,22 @@ static real log_sum_exp(const real *x, size_t n)
     for (; i < n; i++)
         m = x[i] > m ? x[i] : m;
     vec sum = {0};
-    for (i = 0; i < n; i += VL) {
-        size_t w = n - i < VL ? n - i : VL;
-        vec e = vexp(load_part(x + i, w) - m);
-        sum += (vec)((ivec)e & lanes_below(w));
+    for (i = 0; i + VL <= n; i += VL)
+        sum += vexp(load(x + i) - m);
+    if (i < n) {
+        vec e = vexp(load_part(x + i, n - i) - m);
+        sum += (vec)((ivec)e & lanes_below(n - i));
     }
     return m + (real)log((double)sum_lanes(sum));
 }
 
 static void softmax(real *x, size_t n, real lse, real weight)
 {
-    for (size_t i = 0; i < n; i += VL) {
-        size_t w = n - i < VL ? n - i : VL;
-        store_part(x + i, weight * vexp(load_part(x + i, w) - lse), w);
-    }
+    size_t i = 0;
+    for (; i + VL <= n; i += VL)
+        store(x + i, weight * vexp(load(x + i) - lse));
+    if (i < n)
+        store_part(x + i, weight * vexp(load_part(x + i, n - i) - lse), n - i);
 }
 
 #define NAME_OF(isa) pb_kernels_##isa

@@ -1,0 +1,486 @@
+// Training runs: configuration, budget, training, evaluation, result file.
+#include "cli/common/experiment.h"
+
+#include "core/clock.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/threads.h"
+#include "results/run.h"
+#include "serve/evaluate.h"
+#include "tensor/gemm.h"
+#include "train/budget.h"
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+json_t *pb_experiment_defaults(void)
+{
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:{}, s:n, s:i, s:i, s:n, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i, "
+        "s:i, s:{s:i, s:i, s:i}}",
+        "kind", "train", "model", "", "task", "", "method", "", "options", "budget", "seed", 1,
+        "task_seed", 1, "lr", "schedule", "linear", "steps", 200, "batch", 16, "accumulate", 1,
+        "warmup", 0.06, "floor", 0.0, "weight_decay", 0.0, "clip", 1.0, "eval_every", 50, "patience",
+        10, "limit", "train", 0, "valid", 0, "test", 0);
+}
+
+void pb_cache_free(pb_cache *c)
+{
+    pb_model_close(c->model);
+    pb_dataset_free(c->data);
+    memset(c, 0, sizeof *c);
+}
+
+pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out)
+{
+    if (!c->model || strcmp(c->model_path, path)) {
+        pb_model_args args = {.gradients = true};
+        pb_model_close(c->model);
+        c->model = NULL;
+        PB_TRY(pb_model_open(&c->model, path, &args));
+        PB_TRY(pb_path(c->model_path, sizeof c->model_path, "%s", path));
+    }
+    *out = c->model;
+    return PB_OK;
+}
+
+// ---------------------------------------------------------------- configuration
+
+typedef struct experiment {
+    const char *model, *task_name, *method_name, *schedule;
+    const json_t *options, *limit;
+    char budget[64]; // as text; empty: none
+    int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
+    double lr, warmup, floor, weight_decay, clip;
+    json_t *config; // complete: what the result file records
+    const pb_method *method;
+    const pb_task *task;
+    pb_model *m, *own; // own: a trainable backbone of this run alone
+    const pb_dataset *data;
+    void *opts;
+    pb_adapter *a, *served;
+    pb_run *run;
+    size_t trainable, last_tokens;
+    double last_seconds;
+    pb_train_result trained;
+} experiment;
+
+static pb_err read_config(experiment *e, const json_t *config)
+{
+    static const char *const known[] = {
+        "kind",   "model",    "task",  "method", "options",      "budget", "seed",       "task_seed",
+        "lr",     "schedule", "steps", "batch",  "accumulate",   "warmup", "floor",      "weight_decay",
+        "clip",   "limit",    "patience", "eval_every", NULL};
+    const json_t *b;
+    PB_TRY(pb_json_only(config, known, "a run's configuration"));
+    e->config = pb_experiment_defaults();
+    if (!e->config || json_object_update(e->config, (json_t *)config))
+        return pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
+    const json_t *c = e->config;
+    PB_TRY(pb_json_str(c, "model", &e->model));
+    PB_TRY(pb_json_str(c, "task", &e->task_name));
+    PB_TRY(pb_json_str(c, "method", &e->method_name));
+    PB_TRY(pb_json_str(c, "schedule", &e->schedule));
+    PB_TRY(pb_json_int(c, "seed", &e->seed, 0, INT64_MAX));
+    PB_TRY(pb_json_int(c, "task_seed", &e->task_seed, 0, INT64_MAX));
+    PB_TRY(pb_json_int(c, "steps", &e->steps, 0, 100000000));
+    PB_TRY(pb_json_int(c, "batch", &e->batch, 1, 4096));
+    PB_TRY(pb_json_int(c, "accumulate", &e->accumulate, 1, 4096));
+    PB_TRY(pb_json_int(c, "eval_every", &e->eval_every, 0, 100000000));
+    PB_TRY(pb_json_int(c, "patience", &e->patience, 0, 100000000));
+    PB_TRY(pb_json_real(c, "warmup", &e->warmup, 0, 1));
+    PB_TRY(pb_json_real(c, "floor", &e->floor, 0, 1));
+    PB_TRY(pb_json_real(c, "weight_decay", &e->weight_decay, 0, 10));
+    PB_TRY(pb_json_real(c, "clip", &e->clip, 0, 1e9));
+    PB_TRY(pb_json_opt_real(c, "lr", &e->lr, 0, 100));
+    e->options = json_object_get(c, "options");
+    e->limit = json_object_get(c, "limit");
+    static const char *const splits[] = {"train", "valid", "test", NULL};
+    PB_TRY(pb_json_only(e->limit, splits, "\"limit\""));
+    for (int s = 0; s < PB_N_SPLITS; s++)
+        PB_TRY(pb_json_opt_int(e->limit, splits[s], &e->limits[s], 0, 1000000000));
+    b = json_object_get(c, "budget");
+    if (json_is_string(b))
+        PB_TRY(pb_path(e->budget, sizeof e->budget, "%s", json_string_value(b)));
+    else if (json_is_integer(b))
+        PB_TRY(pb_path(e->budget, sizeof e->budget, "%lld", (long long)json_integer_value(b)));
+    else if (b && !json_is_null(b))
+        return pb_fail(PB_INPUT, "use e.g. \"0.5%\" or 50000", "\"budget\" has an impossible type");
+    if (strcmp(e->schedule, "linear") && strcmp(e->schedule, "cosine") &&
+        strcmp(e->schedule, "constant"))
+        return pb_fail(PB_INPUT, "use linear, cosine or constant", "\"schedule\" is \"%s\"",
+                       e->schedule);
+    if (!*e->model || !*e->task_name || !*e->method_name)
+        return pb_fail(PB_INPUT, NULL, "a run needs \"model\", \"task\" and \"method\"");
+    e->method = pb_method_find(e->method_name);
+    e->task = pb_task_find(e->task_name);
+    return e->method && e->task ? PB_OK : PB_USAGE;
+}
+
+static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args *args)
+{
+    char key[sizeof cache->data_key], hash[65];
+    pb_task_args ta = {.data = args->data, .seed = (uint64_t)e->task_seed};
+    for (int s = 0; s < PB_N_SPLITS; s++)
+        ta.limit[s] = (size_t)e->limits[s];
+    PB_TRY(pb_path(key, sizeof key, "%s|%s|%lld|%lld|%lld|%lld", e->task_name,
+                   args->data ? args->data : "", (long long)e->task_seed, (long long)e->limits[0],
+                   (long long)e->limits[1], (long long)e->limits[2]));
+    if (!cache->data || strcmp(cache->data_key, key)) {
+        pb_dataset_free(cache->data);
+        cache->data = NULL;
+        PB_TRY(pb_task_load(&cache->data, e->task_name, &ta));
+        memcpy(cache->data_key, key, sizeof key);
+    }
+    e->data = cache->data;
+    pb_dataset_hash(e->data, hash);
+    json_object_set_new(e->config, "data_sha256", json_string(hash));
+    json_object_set_new(e->config, "task_version", json_string(e->task->version));
+    return PB_OK;
+}
+
+// Options, with the knob turned to meet the budget.
+static pb_err solve(experiment *e)
+{
+    const pb_method *m = e->method;
+    size_t budget = 0;
+    if (!e->opts)
+        PB_TRY(pb_options_new(&e->opts, m));
+    PB_TRY(pb_options_from_json(m, e->opts, e->options));
+    if (e->lr == 0)
+        e->lr = m->lr;
+    json_object_set_new(e->config, "lr", json_real(e->lr));
+    json_object_set_new(e->config, "model_sha256", json_string(e->m->sha256));
+    json_object_set_new(e->config, "model_params",
+                        json_integer((json_int_t)pb_config_params(&e->m->config)));
+    if (*e->budget)
+        PB_TRY(pb_budget_parse(e->budget, &e->m->config, &budget));
+    json_object_set_new(e->config, "budget",
+                        budget ? json_integer((json_int_t)budget) : json_null());
+    pb_err err = PB_OK;
+    if (budget && m->knob)
+        err = pb_budget_solve(m, e->opts, &e->m->config, budget, &e->trainable);
+    else
+        err = pb_budget_count(m, e->opts, &e->m->config, &e->trainable);
+    json_object_set_new(e->config, "options", pb_options_to_json(m, e->opts));
+    return err;
+}
+
+// ---------------------------------------------------------------- events
+
+static pb_err on_step(void *self, const pb_train_point *p)
+{
+    experiment *e = self;
+    pb_run_step s = {(int64_t)p->step,
+                     p->loss,
+                     p->lr,
+                     p->grad_norm,
+                     (double)(p->tokens - e->last_tokens),
+                     p->seconds - e->last_seconds};
+    e->last_tokens = p->tokens;
+    e->last_seconds = p->seconds;
+    return pb_run_log_step(e->run, &s);
+}
+
+static pb_err on_valid(void *self, size_t step, double loss)
+{
+    experiment *e = self;
+    return pb_run_event(e->run, json_pack("{s:s, s:I, s:o}", "event", "valid", "step",
+                                          (json_int_t)step, "loss", pb_run_number(loss)));
+}
+
+static pb_err on_resumed(void *self, size_t step)
+{
+    experiment *e = self;
+    return pb_run_event(e->run,
+                        json_pack("{s:s, s:I}", "event", "resume", "step", (json_int_t)step));
+}
+
+static pb_err on_saved(void *self)
+{
+    return pb_run_sync(((experiment *)self)->run);
+}
+
+static pb_err params_event(experiment *e)
+{
+    const pb_method *m = e->method;
+    const pb_layout *l = e->a ? &e->a->layout : &e->m->layout;
+    json_t *sites = json_array();
+    for (size_t i = 0; (e->a || m->backbone) && i < l->n; i++) {
+        const pb_spec *s = &l->spec[i];
+        char name[160];
+        if (s->layer == PB_GLOBAL)
+            PB_TRY(pb_path(name, sizeof name, "%s", s->name));
+        else
+            PB_TRY(pb_path(name, sizeof name, "layers.%d.%s", s->layer, s->name));
+        json_array_append_new(sites, json_pack("{s:s, s:I, s:I, s:I}", "name", name, "rows",
+                                               (json_int_t)s->rows, "cols", (json_int_t)s->cols,
+                                               "count", (json_int_t)(s->rows * s->cols)));
+    }
+    json_t *ev = json_pack("{s:s, s:s, s:I, s:o}", "event", "params", "method", m->name, "trainable",
+                           (json_int_t)e->trainable, "sites", sites);
+    if (m->knob) {
+        json_object_set_new(ev, "knob", json_string(m->knob));
+        json_object_set_new(ev, "knob_value", json_integer(pb_options_knob(m, e->opts)));
+    }
+    const json_t *b = json_object_get(e->config, "budget");
+    if (json_is_integer(b))
+        json_object_set_new(ev, "budget", json_integer(json_integer_value(b)));
+    if (e->served) {
+        json_object_set_new(ev, "saved_bytes",
+                            json_integer((json_int_t)(e->served->layout.saved * sizeof(real))));
+        json_object_set_new(ev, "bytes_per_tenant",
+                            json_integer((json_int_t)pb_adapter_resident(e->served)));
+    }
+    return pb_run_event(e->run, ev);
+}
+
+static json_t *numbers(const double *v, size_t n)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, pb_run_number(v[i]));
+    return a;
+}
+
+static pb_err eval_event(experiment *e, const pb_eval_result *r)
+{
+    json_t *per = json_object(), *metrics = json_object();
+    json_object_set_new(per, "loss", numbers(r->item_loss, r->n));
+    json_object_set_new(per, r->item_width == 1 ? "correct" : "bleu_stats",
+                        numbers(r->item_score, r->n * r->item_width));
+    json_object_set_new(metrics, "loss", pb_run_number(r->loss));
+    json_object_set_new(metrics, "token_accuracy", pb_run_number(r->token_accuracy));
+    json_object_set_new(metrics, r->metric, pb_run_number(r->score));
+    json_t *ev = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task",
+                           e->task_name, "split", "test", "headline", r->metric, "higher_is_better",
+                           1, "metrics", metrics, "per_example", per, "truncated",
+                           (json_int_t)r->truncated);
+    if (r->output) {
+        json_t *out = json_array();
+        for (size_t i = 0; i < r->n; i++)
+            json_array_append_new(out, pb_run_text(r->output[i], strlen(r->output[i])));
+        json_object_set_new(ev, "outputs", out);
+    }
+    return pb_run_event(e->run, ev);
+}
+
+// ---------------------------------------------------------------- adapter and training
+
+// Keys and values of a text (the first training prompts) for methods that start from one.
+static pb_err text_kv(const experiment *e, const pb_seqs *train, size_t n, real **k, real **v)
+{
+    pb_err err = PB_OK;
+    pb_step *st = NULL;
+    const pb_config *g = &e->m->config;
+    size_t kv = pb_kv_width(g), filled = 0;
+    int32_t *tokens = malloc(n * sizeof *tokens);
+    *k = malloc(g->layers * n * kv * sizeof **k);
+    *v = malloc(g->layers * n * kv * sizeof **v);
+    if (!tokens || !*k || !*v) {
+        err = pb_fail(PB_MEMORY, NULL, "no memory for a text of %zu tokens", n);
+        goto done;
+    }
+    for (size_t i = 0; filled < n; i = (i + 1) % train->n)
+        for (size_t j = 0; j < train->seq[i].n_prompt && filled < n; j++)
+            tokens[filled++] = train->tokens[train->seq[i].first + j];
+    pb_step_limits limits = {.rows = n, .segments = 1, .slots = 1, .positions = n};
+    PB_GO(pb_step_new(&st, e->m, NULL, 0, &limits));
+    pb_segment seg = {.n_rows = n, .n_prompt = n, .tenant = -1, .slot = 0};
+    pb_batch b = {n, 1, tokens, &seg};
+    pb_forward(st, &b, false, 0, 0);
+    for (size_t l = 0; l < g->layers; l++)
+        pb_step_read_kv(st, 0, l, n, *k + l * n * kv, *v + l * n * kv);
+done:
+    pb_step_free(st);
+    free(tokens);
+    return err;
+}
+
+static pb_err make_adapter(experiment *e, const pb_seqs *train)
+{
+    pb_err err = PB_OK;
+    real *k = NULL, *v = NULL;
+    const pb_method *m = e->method;
+    if (m->backbone)
+        return PB_OK;
+    size_t n_text = m->text_len ? m->text_len(e->opts) : 0;
+    PB_GO(pb_adapter_new(&e->a, m, e->opts, &e->m->config, true));
+    if (n_text)
+        PB_GO(text_kv(e, train, n_text, &k, &v));
+    PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, k, v));
+    PB_GO(pb_adapter_folded(&e->served, e->a));
+done:
+    free(k);
+    free(v);
+    return err;
+}
+
+static pb_err train(experiment *e, const char *h5, const pb_experiment_args *args)
+{
+    pb_err err = PB_OK;
+    pb_seqs seqs = {0}, valid = {0};
+    char checkpoint[4096];
+    size_t room = e->m->config.context;
+    PB_GO(pb_path(checkpoint, sizeof checkpoint, "%s.checkpoint", h5));
+    if (e->a)
+        room -= e->a->prefix_len;
+    PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
+    PB_GO(make_adapter(e, &seqs));
+    PB_GO(params_event(e));
+    if (!e->trainable || !e->steps)
+        goto done;
+    if (e->a && e->a->prefix_len) { // a prefix takes room in the context
+        room = e->m->config.context - e->a->prefix_len;
+        pb_seqs_free(&seqs);
+        PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, room));
+    }
+    PB_GO(pb_seqs_from_split(&valid, e->m->tokenizer, e->data, PB_VALID, room));
+    if (seqs.dropped)
+        pb_warn("%zu of %zu training examples are longer than %zu tokens and are left out",
+                seqs.dropped, seqs.dropped + seqs.n, room);
+    pb_train_options o;
+    pb_train_defaults(&o);
+    o.steps = (size_t)e->steps;
+    o.batch = (size_t)e->batch;
+    o.accumulate = (size_t)e->accumulate;
+    o.lr = e->lr;
+    o.floor = e->floor;
+    o.schedule = e->schedule[0] == 'l'   ? PB_LINEAR
+                 : e->schedule[1] == 'o' && e->schedule[2] == 's' ? PB_COSINE
+                                                                  : PB_CONSTANT;
+    o.warmup = (size_t)(e->warmup * (double)e->steps);
+    o.adamw.weight_decay = e->weight_decay;
+    o.clip = e->clip;
+    o.eval_every = (size_t)e->eval_every;
+    o.patience = (size_t)e->patience;
+    o.seed = (uint64_t)e->seed;
+    o.checkpoint = checkpoint;
+    o.checkpoint_every = args->checkpoint_every;
+    pb_train_hooks h = {e, on_step, on_valid, on_resumed, on_saved, args->label};
+    PB_GO(pb_train(e->m, e->a, &seqs, &valid, &o, &h, &e->trained));
+    PB_GO(pb_run_event(
+        e->run, json_pack("{s:s, s:I, s:I, s:I, s:f, s:I}", "event", "note", "steps",
+                          (json_int_t)e->trained.steps, "best_step", (json_int_t)e->trained.best_step,
+                          "tokens", (json_int_t)e->trained.tokens, "train_seconds",
+                          e->trained.seconds, "step_bytes", (json_int_t)e->trained.step_bytes)));
+done:
+    pb_seqs_free(&seqs);
+    pb_seqs_free(&valid);
+    return err;
+}
+
+static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experiment_args *args)
+{
+    pb_eval_result r = {0};
+    char label[128];
+    if (e->served) {
+        pb_adapter_refresh(e->served, e->a);
+        PB_TRY(pb_adapter_serve(e->served));
+    }
+    PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
+    PB_TRY(pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0,
+                       args->label ? label : NULL));
+    out->metric = r.metric;
+    out->score = r.score;
+    out->loss = r.loss;
+    pb_err err = eval_event(e, &r);
+    pb_eval_result_free(&r);
+    return err;
+}
+
+static pb_err save(const experiment *e, const char *h5)
+{
+    char folder[4096];
+    PB_TRY(pb_path(folder, sizeof folder, "%.*s.%s", (int)(strlen(h5) - 3), h5,
+                   e->a ? "adapter" : "model"));
+    if (e->a)
+        return e->a->layout.n ? pb_adapter_save(e->served, folder) : PB_OK;
+    return pb_model_save(e->m, folder, false);
+}
+
+// Runs what is set up; every error from here on is the run's own.
+static pb_err work(experiment *e, pb_experiment_result *out, const char *h5,
+                   const pb_experiment_args *args)
+{
+    PB_TRY(train(e, h5, args));
+    PB_TRY(evaluate(e, out, args));
+    return args->save_adapter ? save(e, h5) : PB_OK;
+}
+
+static pb_err open_run(experiment *e, const char *h5)
+{
+    json_t *seeds = json_pack("{s:I, s:I}", "seed", (json_int_t)e->seed, "task_seed",
+                              (json_int_t)e->task_seed);
+    json_t *env = json_pack("{s:s, s:s, s:i}", "blis_kernel", pb_gemm_kernel(), "kernels",
+                            pb_kernels_get()->isa, "threads", pb_threads());
+    char checkpoint[4096];
+    pb_err err = pb_run_open(&e->run, h5, e->config, seeds, env, true);
+    json_decref(seeds);
+    json_decref(env);
+    PB_TRY(err);
+    PB_TRY(pb_path(checkpoint, sizeof checkpoint, "%s.checkpoint", h5));
+    // Without a checkpoint the run starts over; with one, the trainer says where it goes on.
+    if (pb_run_resumed(e->run) && !pb_exists(checkpoint))
+        return on_resumed(e, 0);
+    return PB_OK;
+}
+
+pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
+                         pb_cache *cache, const pb_experiment_args *args)
+{
+    pb_err err = PB_OK;
+    experiment e = {0};
+    char hash[PB_HASH_LEN];
+    double start = pb_now();
+    *out = (pb_experiment_result){.status = "complete"};
+    PB_GO(read_config(&e, config));
+    PB_GO(load_data(&e, cache, args));
+    PB_GO(pb_cache_model(cache, e.model, &e.m));
+    if (!e.m->tokenizer) {
+        err = pb_fail(PB_INPUT, "put its tokenizer beside it", "the model %s has no tokenizer",
+                      e.model);
+        goto done;
+    }
+    pb_err cannot = solve(&e);
+    out->trainable = e.trainable;
+    PB_GO(pb_config_hash(hash, e.config));
+    PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
+    if (out->skipped)
+        goto done;
+    if (e.method->backbone) { // a copy of the weights to train
+        pb_model_args ma = {.trainable = true};
+        PB_GO(pb_model_open(&e.own, e.model, &ma));
+        e.m = e.own;
+    }
+    char why[1024];
+    if (cannot)
+        snprintf(why, sizeof why, "%s", pb_error_message());
+    PB_GO(open_run(&e, h5));
+    if (cannot) {
+        out->status = "failed";
+        err = pb_run_finish(e.run, PB_RUN_FAILED, why);
+    } else {
+        err = work(&e, out, h5, args);
+        if (!err) {
+            err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
+        } else if (err == PB_DIVERGED) {
+            out->status = "diverged";
+            err = pb_run_finish(e.run, PB_RUN_DIVERGED, pb_error_message());
+        }
+    }
+    if (!err)
+        e.run = NULL;
+done:
+    out->seconds = pb_now() - start;
+    pb_run_abandon(e.run);
+    pb_adapter_free(e.a);
+    pb_adapter_free(e.served);
+    pb_model_close(e.own);
+    free(e.opts);
+    json_decref(e.config);
+    return err;
+}

@@ -1,0 +1,471 @@
+// `pedrobench latency`: times of many tenants in one batch, and why they are what they are.
+#include "cli/common/common.h"
+#include "cli/common/latency_run.h"
+#include "core/log.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum format { TEXT, MARKDOWN, CSV } format;
+
+struct args {
+    json_t *config;
+    const char *out;
+    format format;
+};
+
+enum { RANDOM = 256, MIN_SAMPLES };
+
+static const struct argp_option opts[] = {
+    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"random", RANDOM, "GEOMETRY", 0,
+     "Random weights instead: WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB, e.g. 288x768x6x6x6x32000", 0},
+    {"methods", 'x', "NAMES", 0, "Methods to compare (default lora,ia3,prefix,pedro)", 0},
+    {"budget", 'b', "N", 0,
+     "Trainable parameters of each: a count, or a share of the backbone (default 0.5%)", 0},
+    {"tenants", 't', "NUMBERS", 0, "Requests per batch, one per tenant (default 1,2,4,8,16)", 0},
+    {"prompt", 'p', "N", 0, "Tokens of every prompt (default 64)", 0},
+    {"new", 'n', "N", 0, "Decoded tokens after which positions start anew (default 32)", 0},
+    {"seconds", 's', "S", 0, "Time for all measurements (default 60)", 0},
+    {"min-samples", MIN_SAMPLES, "N", 0,
+     "Samples that every arm gets, whatever the time (default 6)", 0},
+    {"seed", 'r', "N", 0, "Seed of weights, prompts and order (default 1)", 0},
+    {"out", 'o', "FILE.h5", 0, "Write the raw samples there", 0},
+    {"format", 'f', "FORM", 0, "text (default), markdown or csv", 0},
+    {"quiet", 'q', 0, 0, "No progress", 0},
+    {0}};
+
+static void set(struct argp_state *state, const char *key, json_t *v)
+{
+    struct args *a = state->input;
+    if (!v || json_object_set_new(a->config, key, v))
+        argp_error(state, "--%s is not valid text", key);
+}
+
+static void set_size(struct argp_state *state, const char *key, const char *option,
+                     const char *text)
+{
+    size_t n;
+    if (pb_parse_size(text, option, &n))
+        pb_usage_error(state);
+    set(state, key, json_integer((json_int_t)n));
+}
+
+static void set_list(struct argp_state *state, const char *key, const char *option,
+                     const char *text, bool numbers)
+{
+    json_t *list = json_array();
+    for (const char *s = text;; s++) {
+        char word[64];
+        size_t len = strcspn(s, ","), n;
+        snprintf(word, sizeof word, "%.*s", (int)len, s);
+        if (!len || len >= sizeof word)
+            argp_error(state, "%s is \"%s\"; separate with commas", option, text);
+        if (numbers && pb_parse_size(word, option, &n))
+            pb_usage_error(state);
+        json_array_append_new(list, numbers ? json_integer((json_int_t)n) : json_string(word));
+        s += len;
+        if (!*s)
+            break;
+    }
+    set(state, key, list);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct args *a = state->input;
+    double seconds;
+    char model[256];
+    switch (key) {
+    case 'm':
+    case RANDOM:
+        if (json_object_get(a->config, "model"))
+            argp_error(state, "give one of --model and --random");
+        snprintf(model, sizeof model, "random:%s", arg);
+        set(state, "model", json_string(key == 'm' ? arg : model));
+        break;
+    case 'x':
+        set_list(state, "methods", "--methods", arg, false);
+        break;
+    case 't':
+        set_list(state, "tenants", "--tenants", arg, true);
+        break;
+    case 'b':
+        set(state, "budget", json_string(arg));
+        break;
+    case 'p':
+        set_size(state, "prompt", "--prompt", arg);
+        break;
+    case 'n':
+        set_size(state, "new", "--new", arg);
+        break;
+    case MIN_SAMPLES:
+        set_size(state, "min_samples", "--min-samples", arg);
+        break;
+    case 'r':
+        set_size(state, "seed", "--seed", arg);
+        break;
+    case 's':
+        if (pb_parse_real(arg, "--seconds", 1e-3, 1e6, &seconds))
+            pb_usage_error(state);
+        set(state, "seconds", json_real(seconds));
+        break;
+    case 'o':
+        a->out = arg;
+        break;
+    case 'f':
+        a->format = !strcmp(arg, "text") ? TEXT : !strcmp(arg, "markdown") ? MARKDOWN : CSV;
+        if (a->format == CSV && strcmp(arg, "csv"))
+            argp_error(state, "--format is \"%s\", not text, markdown or csv", arg);
+        break;
+    case 'q':
+        pb_log_quiet(true);
+        break;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument \"%s\"", arg);
+        break;
+    case ARGP_KEY_END:
+        if (!json_object_get(a->config, "model"))
+            argp_error(state, "--model or --random is needed");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp argp = {
+    opts,
+    parse,
+    NULL,
+    "Times prefill and decoding of batches in which every request may have another adapter, beside "
+    "the base model, inactive hooks, a merged adapter, and one forward per tenant. Nothing else "
+    "should run on the machine.\v"
+    "Examples:\n"
+    "  pedrobench latency --model MODEL --budget 0.5% --out latency.h5\n"
+    "  pedrobench latency --random 288x768x6x6x6x32000 --tenants 1,4,16 --seconds 25\n"
+    "  pedrobench table latency.h5 --latency",
+    NULL,
+    NULL,
+    NULL};
+
+// ---------------------------------------------------------------- grids of text
+
+enum { MAX_COLS = 20, CELL = 48 };
+
+typedef struct grid {
+    format format;
+    size_t cols, rows;
+    char (*cell)[CELL]; // row by row, the first one is the head
+    size_t n, room;
+    bool failed;
+} grid;
+
+static void add(grid *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(grid *g, const char *fmt, ...)
+{
+    if (g->n == g->room) {
+        size_t room = g->room ? 2 * g->room : 128;
+        char(*more)[CELL] = realloc(g->cell, room * sizeof *more);
+        if (!more) {
+            g->failed = true;
+            return;
+        }
+        g->cell = more;
+        g->room = room;
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(g->cell[g->n++], CELL, fmt, ap);
+    va_end(ap);
+}
+
+// Columns as wide as their longest cell; the first `left` ones begin at the left.
+static pb_err print_grid(grid *g, const char *title, size_t left)
+{
+    size_t width[MAX_COLS] = {0};
+    bool md = g->format == MARKDOWN;
+    if (g->failed) {
+        free(g->cell);
+        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    }
+    for (size_t i = 0; i < g->n; i++) {
+        size_t len = strlen(g->cell[i]), *w = &width[i % g->cols];
+        *w = len > *w ? len : *w;
+    }
+    printf(md ? "\n### %s\n\n" : "\n%s\n", title);
+    for (size_t i = 0; i < g->n; i++) {
+        size_t c = i % g->cols;
+        if (md)
+            printf(c ? " | " : "| ");
+        else if (c)
+            printf("  ");
+        if (!md && c < left && c + 1 == g->cols)
+            printf("%s", g->cell[i]);
+        else
+            printf(c < left ? "%-*s" : "%*s", (int)width[c], g->cell[i]);
+        if (c + 1 < g->cols)
+            continue;
+        printf(md ? " |\n" : "\n");
+        if (!md || i >= g->cols)
+            continue;
+        for (size_t k = 0; k < g->cols; k++)
+            printf(k < left ? "|:---" : "|---:");
+        printf("|\n");
+    }
+    free(g->cell);
+    return PB_OK;
+}
+
+// ---------------------------------------------------------------- the tables
+
+static const pb_latency_row *find(const pb_latency_report *p, const char *phase, const char *method,
+                                  const char *sharing, size_t rows)
+{
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_result *r = &p->rows[i].r;
+        if (!strcmp(r->phase, phase) && !strcmp(r->method, method) &&
+            !strcmp(r->sharing, sharing) && (!rows || r->rows == rows))
+            return &p->rows[i];
+    }
+    return NULL;
+}
+
+static bool first_of_its_arm(const pb_latency_report *p, const pb_latency_row *w)
+{
+    return find(p, w->r.phase, w->r.method, w->r.sharing, 0) == w;
+}
+
+// Batch sizes of a phase, in the order measured.
+static size_t sizes_of(const pb_latency_report *p, const char *phase, size_t *out, size_t most)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_rows && n < most; i++)
+        if (!strcmp(p->rows[i].r.phase, phase) && (!n || out[n - 1] != p->rows[i].r.rows))
+            out[n++] = p->rows[i].r.rows;
+    return n;
+}
+
+// Times, or with `rate` tokens per second: arms down, batch sizes across.
+static pb_err arms_table(const pb_latency_report *p, const char *phase, bool rate, format f)
+{
+    size_t size[MAX_COLS - 2], n = sizes_of(p, phase, size, MAX_COLS - 2);
+    bool decode = !strcmp(phase, "decode");
+    char title[200];
+    grid g = {.format = f, .cols = n + 2};
+    if (!n)
+        return PB_OK;
+    add(&g, "method");
+    add(&g, "sharing");
+    for (size_t i = 0; i < n; i++)
+        add(&g, "%zu", size[i]);
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_row *w = &p->rows[i];
+        if (strcmp(w->r.phase, phase) || !first_of_its_arm(p, w))
+            continue;
+        add(&g, "%s", w->r.method);
+        add(&g, "%s", w->r.sharing);
+        for (size_t k = 0; k < n; k++) {
+            const pb_latency_row *x = find(p, phase, w->r.method, w->r.sharing, size[k]);
+            if (!x)
+                add(&g, "-");
+            else if (rate)
+                add(&g, "%.0f", 1e3 * (double)x->r.tokens / x->median);
+            else
+                add(&g, "%.*f (%.3f)", x->median < 100 ? 3 : 1, x->median, x->ratio);
+        }
+    }
+    if (rate)
+        snprintf(title, sizeof title, "%s: %s per second of the whole batch, by requests in it",
+                 decode ? "Decode" : "Prefill", decode ? "tokens" : "prompt tokens");
+    else if (decode)
+        snprintf(title, sizeof title,
+                 "Decode: median ms per step = per token of each request (over base), by requests "
+                 "in the batch");
+    else
+        snprintf(title, sizeof title,
+                 "Prefill: median ms to the first token, prompts of %zu tokens (over base), by "
+                 "requests in the batch",
+                 p->prompt);
+    return print_grid(&g, title, 2);
+}
+
+static pb_err memory_table(const pb_latency_report *p, format f)
+{
+    char title[200];
+    grid g = {.format = f, .cols = 7};
+    static const char *const head[] = {"method",        "knob",     "trainable",  "of budget",
+                                       "adapter bytes", "KV bytes", "state bytes"};
+    for (size_t i = 0; i < g.cols; i++)
+        add(&g, "%s", head[i]);
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_row *w = &p->rows[i];
+        const pb_latency_tenant *t =
+            w->r.method_index < p->n_tenants ? &p->tenant[w->r.method_index] : NULL;
+        bool merged = !strcmp(w->r.method, "merged"), base = !strcmp(w->r.method, "base");
+        if (strcmp(w->r.phase, p->rows[0].r.phase) || !first_of_its_arm(p, w) ||
+            (t ? strcmp(w->r.sharing, "different") : !merged && !base))
+            continue;
+        add(&g, "%s", w->r.method);
+        if (t && *t->knob)
+            add(&g, "%s=%ld", t->knob, t->value);
+        else
+            add(&g, "-");
+        if (t) {
+            add(&g, "%zu", t->trainable);
+            add(&g, "%+.1f%%", 100 * ((double)t->trainable / (double)p->budget - 1));
+        } else {
+            add(&g, "-");
+            add(&g, "-");
+        }
+        add(&g, "%zu", w->r.adapter_bytes);
+        add(&g, "%zu", w->r.kv_bytes);
+        add(&g, "%zu", w->r.state_bytes);
+    }
+    snprintf(
+        title, sizeof title,
+        "Memory: one tenant's adapter, and keys, values and state of one sequence of %zu + %zu "
+        "tokens",
+        p->prompt, p->fresh);
+    PB_TRY(print_grid(&g, title, 2));
+    printf("%sThe backbone takes %zu bytes once; a merged tenant takes a backbone of its own.\n",
+           f == MARKDOWN ? "\n" : "", p->backbone_bytes);
+    return PB_OK;
+}
+
+static pb_err work_table(const pb_latency_report *p, const char *phase, format f)
+{
+    size_t size[64], n = sizes_of(p, phase, size, 64);
+    char title[120];
+    grid g = {.format = f, .cols = 9};
+    static const char *const head[] = {"method",        "sharing",    "MFLOP/token",
+                                       "of adapter",    "kB/token",   "of adapter",
+                                       "regions/token", "of adapter", "regions/sample"};
+    if (!n)
+        return PB_OK;
+    for (size_t i = 0; i < g.cols; i++)
+        add(&g, "%s", head[i]);
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_row *w = &p->rows[i];
+        const pb_counts *a = &w->r.counts[PB_ADAPTER], *t = &w->total;
+        double tokens = (double)w->r.tokens;
+        if (strcmp(w->r.phase, phase) || w->r.rows != size[n - 1])
+            continue;
+        add(&g, "%s", w->r.method);
+        add(&g, "%s", w->r.sharing);
+        add(&g, "%.4g", t->flops / tokens * 1e-6);
+        add(&g, "%.4g", a->flops / tokens * 1e-6);
+        add(&g, "%.5g", t->bytes / tokens * 1e-3);
+        add(&g, "%.4g", a->bytes / tokens * 1e-3);
+        add(&g, "%.4g", (double)t->regions / tokens);
+        add(&g, "%.4g", (double)a->regions / tokens);
+        add(&g, "%zu", t->regions);
+    }
+    snprintf(title, sizeof title, "Why (%s, %zu requests): what the operations count", phase,
+             size[n - 1]);
+    return print_grid(&g, title, 2);
+}
+
+static void floors(const pb_latency_report *p, format f)
+{
+    bool any = false;
+    printf(f == MARKDOWN ? "\n" : "\nNoise floor, base against itself:");
+    if (f == MARKDOWN)
+        printf("Noise floor, base against itself:");
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_row *w = &p->rows[i];
+        if (strcmp(w->r.method, "base-again") || !isfinite(w->floor))
+            continue;
+        printf("%s %s %zu: %.1f%%", any ? "," : "", w->r.phase, w->r.rows, 100 * w->floor);
+        any = true;
+    }
+    printf(any ? ".\nSmaller differences mean nothing.\n" : " not measured.\n");
+}
+
+static void csv(const pb_latency_report *p)
+{
+    printf("phase,method,sharing,rows,tenants,prompt,tokens_per_sample,samples,median_ms,lo95_ms,"
+           "hi95_ms,mad_ms,p90_ms,over_base,noise_floor,tokens_per_second,adapter_bytes,kv_bytes,"
+           "state_bytes,flops_per_token,bytes_per_token,regions_per_token,adapter_flops_per_token,"
+           "adapter_bytes_per_token,adapter_regions_per_token\n");
+    for (size_t i = 0; i < p->n_rows; i++) {
+        const pb_latency_row *w = &p->rows[i];
+        const pb_counts *a = &w->r.counts[PB_ADAPTER];
+        double tokens = (double)w->r.tokens;
+        const double numbers[] = {w->median,
+                                  w->lo,
+                                  w->hi,
+                                  w->mad,
+                                  w->p90,
+                                  w->ratio,
+                                  w->floor,
+                                  1e3 * tokens / w->median,
+                                  (double)w->r.adapter_bytes,
+                                  (double)w->r.kv_bytes,
+                                  (double)w->r.state_bytes,
+                                  w->total.flops / tokens,
+                                  w->total.bytes / tokens,
+                                  (double)w->total.regions / tokens,
+                                  a->flops / tokens,
+                                  a->bytes / tokens,
+                                  (double)a->regions / tokens};
+        printf("%s,%s,%s,%zu,%zu,%zu,%zu,%zu", w->r.phase, w->r.method, w->r.sharing, w->r.rows,
+               w->r.tenants, p->prompt, w->r.tokens, w->r.n);
+        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+            printf(isfinite(numbers[k]) ? ",%.9g" : ",", numbers[k]);
+        printf("\n");
+    }
+}
+
+static pb_err print_report(const pb_latency_report *p, format f)
+{
+    static const char *const phases[] = {"decode", "prefill"};
+    size_t fewest = SIZE_MAX, most = 0;
+    if (!p->n_rows)
+        return PB_OK;
+    if (f == CSV) {
+        csv(p);
+        return PB_OK;
+    }
+    for (size_t i = 0; i < p->n_rows; i++) {
+        size_t n = p->rows[i].r.n;
+        fewest = n < fewest ? n : fewest;
+        most = n > most ? n : most;
+    }
+    printf("%s: %zu parameters, budget %zu (%.3f%%), %zu threads, %zu to %zu samples per arm\n",
+           p->model, p->model_params, p->budget, 100 * (double)p->budget / (double)p->model_params,
+           p->threads, fewest, most);
+    for (size_t i = 0; i < 2; i++) {
+        PB_TRY(arms_table(p, phases[i], false, f));
+        PB_TRY(arms_table(p, phases[i], true, f));
+    }
+    floors(p, f);
+    PB_TRY(memory_table(p, f));
+    for (size_t i = 0; i < 2; i++)
+        PB_TRY(work_table(p, phases[i], f));
+    return PB_OK;
+}
+
+static pb_err run(int argc, char **argv)
+{
+    struct args a = {.config = json_object()};
+    pb_latency_report report;
+    if (!a.config)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
+    argp_parse(&argp, argc, argv, 0, 0, &a);
+    pb_err err = pb_latency_run_report(a.config, NULL, a.out, &report);
+    // An interrupted run shows what it has; the error stays the one that stopped it.
+    if (!err)
+        err = print_report(&report, a.format);
+    else if (err == PB_INTERRUPTED)
+        (void)print_report(&report, a.format);
+    pb_latency_report_free(&report);
+    json_decref(a.config);
+    return err;
+}
+
+PB_COMMAND(latency) = {"latency", "time many tenants in one batch", 40, run};

@@ -1,0 +1,195 @@
+// `pedrobench params`: what every method would be at one budget.
+#include "cli/common/common.h"
+#include "train/budget.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct args {
+    const char *model, *budget, *only, *format;
+    const char *set[32];
+    size_t n_set;
+};
+
+static const struct argp_option opts[] = {
+    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"budget", 'b', "N", 0, "Trainable parameters: a count, or a share of the backbone such as 0.5%", 0},
+    {"method", 'x', "NAME", 0, "Only this method", 0},
+    {"set", 's', "KEY=VALUE", 0, "Option of that method (may be repeated)", 0},
+    {"format", 'f', "FORM", 0, "text (default) or csv", 0},
+    {0}};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct args *a = state->input;
+    switch (key) {
+    case 'm':
+        a->model = arg;
+        break;
+    case 'b':
+        a->budget = arg;
+        break;
+    case 'x':
+        a->only = arg;
+        break;
+    case 's':
+        if (a->n_set == 32)
+            argp_error(state, "more than 32 options");
+        a->set[a->n_set++] = arg;
+        break;
+    case 'f':
+        if (strcmp(arg, "text") && strcmp(arg, "csv"))
+            argp_error(state, "--format is \"%s\", not text or csv", arg);
+        a->format = arg;
+        break;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument \"%s\"", arg);
+        break;
+    case ARGP_KEY_END:
+        if (!a->model)
+            argp_error(state, "--model is needed");
+        if (a->n_set && !a->only)
+            argp_error(state, "--set needs --method");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp argp = {
+    opts, parse, NULL,
+    "Prints for every method the knob that meets a budget, the reached count and its distance from "
+    "the budget, the bytes one more tenant keeps in memory, and the FLOPs it adds to a decoded "
+    "token, to a prompt token and to each sequence's first layer pass.\v"
+    "Examples:\n"
+    "  pedrobench params --model MODEL --budget 0.5%\n"
+    "  pedrobench params --model MODEL --method pedro --set r=4 --set targets=q,v",
+    NULL, NULL, NULL};
+
+// FLOPs of one step with and without the adapter, per row.
+static pb_err added(const pb_model *m, pb_adapter *a, size_t rows, size_t pos0, double *out,
+                    size_t *regions)
+{
+    pb_counts with[PB_COMPONENTS], without[PB_COMPONENTS];
+    pb_segment seg = {.n_rows = rows,
+                      .pos0 = pos0,
+                      .n_prompt = pos0 ? 0 : rows,
+                      .tenant = 0,
+                      .slot = pos0 ? 0 : -1};
+    pb_batch b = {rows, 1, NULL, &seg};
+    PB_TRY(pb_step_estimate(m, &a, 1, &b, false, with));
+    seg.tenant = -1;
+    PB_TRY(pb_step_estimate(m, NULL, 0, &b, false, without));
+    *out = 0;
+    *regions = 0;
+    for (int c = 0; c < PB_COMPONENTS; c++) {
+        *out += (with[c].flops - without[c].flops) / (double)rows;
+        *regions += with[c].regions - without[c].regions;
+    }
+    return PB_OK;
+}
+
+static pb_err row(const pb_model *m, const pb_method *method, const struct args *a, size_t budget,
+                  bool csv)
+{
+    pb_err err = PB_OK;
+    void *options = NULL;
+    pb_adapter *ad = NULL, *served = NULL;
+    size_t count = 0, regions, ignored;
+    double decode, prefill;
+    char knob[64] = "-", residual[32] = "-";
+    PB_GO(pb_options_new(&options, method));
+    for (size_t i = 0; i < a->n_set; i++) {
+        char key[64];
+        const char *eq = strchr(a->set[i], '=');
+        if (!eq || eq - a->set[i] >= (long)sizeof key) {
+            err = pb_fail(PB_USAGE, "use --set KEY=VALUE", "--set is \"%s\"", a->set[i]);
+            goto done;
+        }
+        snprintf(key, sizeof key, "%.*s", (int)(eq - a->set[i]), a->set[i]);
+        PB_GO(pb_options_set(method, options, key, eq + 1));
+    }
+    double total = (double)pb_config_params(&m->config);
+    if (budget && method->knob) {
+        if (pb_budget_solve(method, options, &m->config, budget, &count)) {
+            printf(csv ? "%s,,,,,,,,\"%s\"\n" : "%-8s cannot: %s\n", method->name,
+                   pb_error_message());
+            goto done;
+        }
+        snprintf(residual, sizeof residual, "%+.1f%%",
+                 100 * ((double)count - (double)budget) / (double)budget);
+    }
+    PB_GO(pb_budget_count(method, options, &m->config, &count));
+    if (method->knob)
+        snprintf(knob, sizeof knob, "%s=%ld", method->knob, pb_options_knob(method, options));
+    if (method->backbone) {
+        printf(csv ? "%s,%s,%zu,%.6g,%s,%zu,0,0,\"a backbone of its own\"\n"
+                   : "%-8s %-12s %12zu %8.3f%% %9s %14zu            -            -       - a backbone "
+                     "of its own\n",
+               method->name, csv ? "" : knob, count, 100 * (double)count / total, residual,
+               pb_model_resident(m));
+        goto done;
+    }
+    PB_GO(pb_adapter_new(&ad, method, options, &m->config, false));
+    PB_GO(pb_adapter_folded(&served, ad));
+    PB_GO(pb_adapter_serve(served));
+    PB_GO(added(m, served, 1, m->config.context / 2, &decode, &regions));
+    PB_GO(added(m, served, m->config.context / 2, 0, &prefill, &ignored));
+    printf(csv ? "%s,%s,%zu,%.6g,%s,%zu,%.6g,%.6g,%zu,\n"
+               : "%-8s %-12s %12zu %8.3f%% %9s %14zu %12.4g %12.4g %7zu\n",
+           method->name, knob, count, 100 * (double)count / total, residual,
+           pb_adapter_resident(served), decode, prefill, regions);
+    if (budget && !method->knob && count != budget && !csv)
+        printf("         (no size knob: stands outside the budget)\n");
+done:
+    free(options);
+    pb_adapter_free(ad);
+    pb_adapter_free(served);
+    return err;
+}
+
+static pb_err run(int argc, char **argv)
+{
+    struct args a = {0};
+    argp_parse(&argp, argc, argv, 0, 0, &a);
+    pb_err err = PB_OK;
+    pb_model *m = NULL;
+    size_t budget = 0;
+    bool csv = a.format && !strcmp(a.format, "csv");
+    const pb_method *only = NULL;
+    if (a.only) {
+        only = pb_method_find(a.only);
+        if (!only)
+            return PB_USAGE;
+    }
+    pb_model_args args = {0};
+    PB_GO(pb_model_open(&m, a.model, &args));
+    if (a.budget)
+        PB_GO(pb_budget_parse(a.budget, &m->config, &budget));
+    if (csv)
+        printf("method,knob,trainable,percent,residual,resident_bytes,decode_flops,prefill_flops,"
+               "regions,why\n");
+    else {
+        printf("backbone: %zu parameters", pb_config_params(&m->config));
+        if (budget)
+            printf("; budget: %zu (%.3f%%)", budget,
+                   100 * (double)budget / (double)pb_config_params(&m->config));
+        printf("\n%-8s %-12s %12s %9s %9s %14s %12s %12s %7s\n", "method", "knob", "trainable",
+               "share", "residual", "bytes/tenant", "FLOP/decode", "FLOP/prompt", "regions");
+    }
+    for (size_t i = 0; pb_methods[i]; i++)
+        if (!only || pb_methods[i] == only)
+            PB_GO(row(m, pb_methods[i], &a, budget, csv));
+    if (!csv)
+        printf("FLOP/decode and FLOP/prompt: what the method adds to one decoded token at position "
+               "%zu and,\naveraged, to one token of a prompt of that length; regions: parallel "
+               "regions added to a step.\n",
+               m->config.context / 2);
+done:
+    pb_model_close(m);
+    return err;
+}
+
+PB_COMMAND(params) = {"params", "solve every method's size for a parameter budget", 20, run};

@@ -1,0 +1,76 @@
+// What adapters cost in a batch of many tenants: prefill and decode times of one backbone that
+// serves them side by side, with the anchors that give the figures a meaning.
+//
+// Every request of a batch has an adapter in memory of its own, with randomised values. The arms:
+//
+//   base, base-again  no adapter; twice, as two arms: their difference is the noise floor
+//   none              hooks that do nothing
+//   merged            one tenant's adapter folded into the weights of a backbone of its own
+//   METHOD same       all requests use one adapter
+//   METHOD different  every request uses another one
+//   METHOD loop       the same requests as `different`, one forward per tenant: what a server
+//                     without a batched adapter computation does
+//   mixed             requests go round over all methods, all adapters different
+//
+// Rounds: each arm gives one sample per round, in an order drawn anew for each round, so that a
+// machine that slows down slows all arms. Before a sample the arm runs once without being timed:
+// the arm before it may have left another backbone in the cache. Before any timing, the logits of
+// every request in every batch are compared, bit by bit, with those of the same request alone.
+#ifndef PB_SERVE_LATENCY_H
+#define PB_SERVE_LATENCY_H
+
+#include "model/forward.h"
+
+typedef struct pb_latency_method {
+    const pb_method *method;
+    const void *options;
+} pb_latency_method;
+
+typedef struct pb_latency_plan {
+    const pb_model *base;
+    const pb_model *merged; // with some tenant's adapter folded in; NULL: without that arm
+    const pb_latency_method *methods;
+    size_t n_methods;
+    const size_t *tenants; // requests of a batch, increasing
+    size_t n_tenants;
+    size_t prompt, fresh; // tokens: of every prompt, and of every response before it starts anew
+    double seconds;       // for all rounds together; more when min_samples asks for it
+    size_t min_samples;   // of every arm
+    uint64_t seed;
+} pb_latency_plan;
+
+// One arm at one phase and batch size.
+typedef struct pb_latency_result {
+    char name[160];                       // "decode/lora/different/16"
+    const char *phase, *method, *sharing; // static, or the method's own
+    size_t method_index;                  // into the plan's methods, or SIZE_MAX
+    size_t tenants, rows;                 // adapters and requests in the batch
+    size_t tokens;                        // handled by one sample
+    const int64_t *samples;               // (n) ns
+    size_t n, excluded;                   // excluded: earlier runs of the arm that are not kept
+    pb_counts counts[PB_COMPONENTS];      // of one sample
+    // Bytes: of one adapter (the largest in the batch; of a merged one its whole backbone), of keys
+    // and values of one sequence, of the methods' state for one sequence.
+    size_t adapter_bytes, kv_bytes, state_bytes;
+} pb_latency_result;
+
+typedef struct pb_latency_observer {
+    void *self;
+    // Called when a batch size of a phase is done, arm by arm; the result lives during the call.
+    pb_err (*result)(void *self, const pb_latency_result *r);
+    // May be NULL. Seconds spent and expected, at most once per sample.
+    void (*progress)(void *self, const char *what, double spent, double total);
+} pb_latency_observer;
+
+// Returns PB_INTERRUPTED after Ctrl-C; what was measured until then has been reported.
+pb_err pb_latency_measure(const pb_latency_plan *plan, const pb_latency_observer *o);
+
+// The adapter that tenant number `tenant` of a method has, in the form that is served: a pure
+// function of its arguments, so that a caller can fold the same one into a backbone.
+pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb_config *config,
+                          uint64_t seed, size_t tenant);
+
+// The id of the largest logit; of equal ones the smallest.
+int32_t pb_latency_argmax(const real *x, size_t n);
+
+#endif

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# paper/reproduce itself: arguments, missing packages, interruption, failure. Packages, build and
+# program are stand-ins, so that nothing is installed and the checks take a second.
+# shellcheck source=tests/cli/check.bash
+. "$(dirname "${BASH_SOURCE[0]}")/check.bash"
+
+copy=$tmp/a\ copy
+mkdir -p "$tmp/bin" "$copy/paper"
+cp "$PB_SOURCE/paper/reproduce" "$PB_SOURCE/paper/lib.sh" "$copy/paper"
+echo '{}' >"$copy/paper/quick.json"
+export PATH=$tmp/bin:$PATH STAND_IN=$tmp/bin MISSING='' SWEEP=0
+cat >"$tmp/bin/dpkg-query" <<'END'
+#!/bin/sh
+for package; do :; done
+[ "$package" = "$MISSING" ] && exit 1
+printf installed
+END
+cat >"$tmp/bin/cmake" <<'END'
+#!/bin/sh
+[ "$1" != --build ] || cp "$STAND_IN/pedrobench" "$2"
+END
+cat >"$tmp/bin/pedrobench" <<'END'
+#!/bin/bash
+trap 'exit 130' INT
+echo "running $*" >&2
+case $1 in
+sweep)
+    [ "$SWEEP" != wait ] || { echo $PPID >"$STAND_IN/pid"; for i in {1..100}; do sleep 0.1; done; }
+    exit $SWEEP ;;
+table) echo "a table" ;;
+esac
+END
+cp "$tmp/bin/dpkg-query" "$tmp/bin/apt-get"
+chmod +x "$tmp"/bin/*
+cd /
+
+exits 0 "$copy/paper/reproduce" --help
+prints '^Examples:'
+prints '^Tables: quick$'
+for arguments in --nonsense nowhere ../paper/quick "quick quick"; do
+    # shellcheck disable=SC2086
+    exits 2 "$copy/paper/reproduce" $arguments
+    says '^hint: '
+done
+ok "misuse leaves nothing behind" [ ! -e "$copy/runs" ]
+
+MISSING=libhdf5-dev exits 1 "$copy/paper/reproduce" --no-install
+says 'missing packages: libhdf5-dev$'
+says '^hint: (sudo )?apt-get update && (sudo )?apt-get install -y --no-install-recommends libhdf5-dev$'
+
+exits 0 "$copy/paper/reproduce"
+says 'running sweep paper/quick.json --out runs/quick$'
+says 'running report runs/quick --out runs/quick/report.html$'
+prints "^Report +$copy/runs/quick/report.html"
+exits 0 "$copy/paper/reproduce" --quiet quick
+ok "--quiet shows no progress" test "$(grep -c running "$tmp/err")" = 0
+SWEEP=1 exits 1 "$copy/paper/reproduce" --quiet
+says 'running sweep'
+
+SWEEP=130 exits 130 "$copy/paper/reproduce"
+says '^Interrupted; run paper/reproduce again to continue.$'
+set -m # a process group of its own, as from a terminal
+SWEEP='wait' "$copy/paper/reproduce" --no-install >"$tmp/out" 2>"$tmp/err" &
+for _ in {1..100}; do
+    [[ -s $tmp/bin/pid ]] && break
+    sleep 0.1
+done
+kill -INT -- "-$!"
+wait $!
+code=$?
+ok "Ctrl-C" [ "$code" -eq 130 ]
+says '^Interrupted; run paper/reproduce --no-install again to continue.$'
+finish

@@ -1,0 +1,242 @@
+// BLEU against values from the literature and by hand, its tokenisation, and the exact metrics.
+//
+// `unit_metrics --bleu FILE` prints the statistics of every line of a file, hypothesis<TAB>
+// reference<TAB>reference..., and then corpus BLEU: plain, smoothed, with case, with case smoothed.
+// tests/oracle/test_bleu.py compares them with an implementation of its own.
+#include "tasks/metrics/metrics.h"
+
+#include "core/file.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { MAX_REFS = 8 };
+
+typedef struct item {
+    const char *hyp, *ref[MAX_REFS];
+} item;
+
+static double bleu(const item *items, size_t n, pb_bleu_opts opts, double *stats)
+{
+    const char *hyp[8];
+    const char *const *refs[8];
+    size_t n_refs[8];
+    double out = -1;
+    for (size_t i = 0; i < n; i++) {
+        hyp[i] = items[i].hyp;
+        refs[i] = items[i].ref;
+        for (n_refs[i] = 0; items[i].ref[n_refs[i]];)
+            n_refs[i]++;
+    }
+    assert_int_equal(pb_bleu(&out, stats, hyp, refs, n_refs, n, &opts), PB_OK);
+    return out;
+}
+
+static void near(double got, double want)
+{
+    if (!(fabs(got - want) <= 1e-12))
+        fail_msg("%.17g instead of %.17g", got, want);
+}
+
+static void test_tokens(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"", ""},
+        {" \t\n ", ""},
+        {"Hello, world.", "hello , world ."},
+        {"£20-25, it's 3.50 or 1,000.", "£20 - 25 , it's 3.50 or 1,000 ."},
+        {"family-friendly (kids)", "family-friendly ( kids )"},
+        {"a..b ... c,,d", "a . . b . . . c , , d"},
+        {"5. .5 5.a a.5", "5 . . 5 5 . a a . 5"},
+        {"line-\nend and\nnext", "lineend and next"},
+        {"&quot;a&quot; &amp;lt; <skipped>b", "\" a \" < b"},
+        {"Caf\xc3\xa9,caf\xc3\xa9 'x'", "caf\xc3\xa9 , caf\xc3\xa9 'x'"},
+        {"3--4 a--b", "3 - -4 a--b"},
+        {"a/b:c;d|e~f_g`h", "a / b : c ; d | e ~ f _ g ` h"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        char *got;
+        assert_int_equal(pb_bleu_tokens(&got, pairs[i][0], false), PB_OK);
+        assert_string_equal(got, pairs[i][1]);
+        free(got);
+    }
+    char *got;
+    assert_int_equal(pb_bleu_tokens(&got, "Blue Spice", true), PB_OK);
+    assert_string_equal(got, "Blue Spice");
+    free(got);
+}
+
+// The examples of Papineni et al. 2002 with letters for words, and the values that other
+// implementations document for them.
+static void test_published(void **state)
+{
+    (void)state;
+    const item both[] = {
+        {"a b c d e f g h i j k l m j n o j p",
+         {"a b c d e f i h i j k q r s t n", "a b j u v g w j k x l y z j A o j t",
+          "a b j B d C j D l e s j E o j p"}},
+        {"a b c d e a f g h i j", {"a f g h i j e a b c d"}},
+    };
+    near(bleu(both, 1, (pb_bleu_opts){.case_sensitive = true}, NULL), 0.5045666840058485);
+    near(bleu(both, 2, (pb_bleu_opts){.case_sensitive = true}, NULL), 0.5920778868801042);
+
+    // A word repeated is matched as often as the best single reference has it: 2 of 7.
+    double stats[PB_BLEU_STATS];
+    const item the = {"t t t t t t t", {"t a b c t d", "e f t a b c"}};
+    near(bleu(&the, 1, (pb_bleu_opts){0}, stats), 0);
+    static const double want[PB_BLEU_STATS] = {2, 0, 0, 0, 7, 6, 5, 4, 7, 6};
+    assert_memory_equal(stats, want, sizeof want);
+}
+
+static void test_by_hand(void **state)
+{
+    (void)state;
+    double stats[2 * PB_BLEU_STATS];
+    pb_bleu_opts plain = {0}, smooth = {.smooth = true};
+
+    // Perfect; 1 also with only a longer and a shorter reference beside the equal one.
+    near(bleu(&(item){"a b c d e", {"x", "A b c D e", "a b c d e f"}}, 1, plain, NULL), 1);
+    near(bleu(&(item){"a b c d", {"A b c d"}}, 1, (pb_bleu_opts){.case_sensitive = true}, NULL), 0);
+
+    // p = 4/5, 3/4, 2/3, 1/2, no penalty: (1/5)^(1/4).
+    near(bleu(&(item){"a b c d x", {"a b c d e"}}, 1, plain, NULL), pow(0.2, 0.25));
+    // Short: all match, 5 of 10 tokens: exp(1 - 10/5).
+    near(bleu(&(item){"a b c d e", {"a b c d e f g h i j"}}, 1, plain, NULL), exp(-1));
+    // Of two equally close lengths the shorter counts: no penalty here.
+    near(bleu(&(item){"a b c d e", {"a b c d e f", "a b c d"}}, 1, plain, stats), 1);
+    near(stats[9], 4);
+
+    // Corpus sums, not a mean: matches 5+0, 4+0, 3+0, 2+0 of 9, 7, 5, 3.
+    item two[] = {{"a b c d e", {"a b c d e"}}, {"p q r s", {"u v w x"}}};
+    near(bleu(two, 2, plain, stats), pow(5. / 9 * 4 / 7 * 3 / 5 * 2 / 3, 0.25));
+    near(stats[PB_BLEU_STATS], 0);
+    double sum[PB_BLEU_STATS];
+    for (size_t k = 0; k < PB_BLEU_STATS; k++)
+        sum[k] = stats[k] + stats[PB_BLEU_STATS + k];
+    near(pb_bleu_score(sum, NULL), bleu(two, 2, plain, NULL));
+
+    // Nothing matches, nothing there, too short for 4-grams.
+    near(bleu(&(item){"a b c d", {"e f g h"}}, 1, plain, NULL), 0);
+    near(bleu(&(item){"", {"e f g h"}}, 1, plain, stats), 0);
+    near(stats[8], 0);
+    near(stats[9], 4);
+    near(bleu(&(item){"", {"e f g h"}}, 1, smooth, NULL), 0);
+    near(bleu(&(item){"", {""}}, 1, plain, NULL), 0);
+    near(bleu(&(item){"a b c", {"a b c"}}, 1, plain, NULL), 0);
+
+    // Smoothed: two words of four, one pair; no triple counts 1/2 of 2, no quadruple 1/4 of 1.
+    near(bleu(&(item){"a b x y", {"a b c d"}}, 1, smooth, NULL),
+         pow(2. / 4 * 1 / 3 * 0.5 / 2 * 0.25 / 1, 0.25));
+    near(bleu(&(item){"a b c", {"a b c"}}, 1, smooth, NULL), 1);
+
+    double out;
+    const char *hyp[] = {"a"};
+    const char *const *refs[] = {hyp};
+    size_t none = 0;
+    assert_int_equal(pb_bleu(&out, NULL, hyp, refs, &none, 1, NULL), PB_INPUT);
+    assert_int_equal(pb_bleu(&out, NULL, hyp, refs, &none, 0, NULL), PB_INPUT);
+}
+
+static void test_exact(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *hyp, *ref;
+        bool same;
+    } cases[] = {
+        {"a b", "a b", true}, {"  a \t b\n", "a b", true},
+        {"ab", "a b", false}, {"a b", "ab", false},
+        {"a", "a b", false},  {"a b", "a", false},
+        {"", " ", true},      {"", "a", false},
+        {"A", "a", false},    {"a b c", "a c", false},
+        {"a ", "a", true},    {"a  b", "a b ", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *hyp[] = {cases[i].hyp, "z"}, *ref[] = {"other", cases[i].ref}, *z[] = {"y"};
+        const char *const *refs[] = {ref, z};
+        double out, items[2];
+        assert_int_equal(pb_exact_match(&out, items, hyp, refs, (size_t[]){2, 1}, 2), PB_OK);
+        near(out, cases[i].same ? 0.5 : 0);
+        near(items[0], cases[i].same);
+        near(items[1], 0);
+    }
+    double out, items[4];
+    assert_int_equal(pb_accuracy(&out, items, (size_t[]){0, 1, 1, 2}, (size_t[]){0, 1, 0, 2}, 4),
+                     PB_OK);
+    near(out, 0.75);
+    near(items[2], 0);
+    assert_int_equal(pb_accuracy(&out, NULL, NULL, NULL, 0), PB_INPUT);
+    assert_int_equal(pb_exact_match(&out, NULL, NULL, NULL, NULL, 0), PB_INPUT);
+}
+
+static int print_bleu(const char *path)
+{
+    pb_file f;
+    if (pb_file_map(&f, path)) {
+        fprintf(stderr, "%s\n", pb_error_message());
+        return 1;
+    }
+    size_t n = 0, fields = 1;
+    for (size_t i = 0; i < f.size; i++) {
+        n += f.data[i] == '\n';
+        fields += f.data[i] == '\n' || f.data[i] == '\t';
+    }
+    char *text = malloc(f.size + 1);
+    const char **field = malloc(fields * sizeof *field), **hyp = malloc((n + 1) * sizeof *hyp);
+    const char *const **refs = malloc((n + 1) * sizeof *refs);
+    size_t *n_refs = malloc((n + 1) * sizeof *n_refs);
+    double *stats = malloc((n + 1) * PB_BLEU_STATS * sizeof *stats), out[4];
+    memcpy(text, f.data, f.size);
+    text[f.size] = 0;
+    size_t used = 0, at = 0;
+    for (size_t i = 0; i < n; i++) {
+        hyp[i] = text + at;
+        refs[i] = field + used;
+        n_refs[i] = 0;
+        for (; text[at] != '\n'; at++)
+            if (text[at] == '\t') {
+                text[at] = 0;
+                field[used++] = text + at + 1;
+                n_refs[i]++;
+            }
+        text[at++] = 0;
+    }
+    int bad = 0;
+    for (int k = 0; k < 4 && !bad; k++) {
+        pb_bleu_opts opts = {.case_sensitive = k / 2, .smooth = k % 2};
+        bad = pb_bleu(&out[k], k ? NULL : stats, hyp, refs, n_refs, n, &opts);
+    }
+    for (size_t i = 0; i < n && !bad; i++)
+        for (size_t k = 0; k < PB_BLEU_STATS; k++)
+            printf("%.0f%c", stats[i * PB_BLEU_STATS + k], k + 1 < PB_BLEU_STATS ? ' ' : '\n');
+    if (bad)
+        fprintf(stderr, "%s\n", pb_error_message());
+    else
+        printf("%.17g %.17g %.17g %.17g\n", out[0], out[1], out[2], out[3]);
+    free(text);
+    free(field);
+    free(hyp);
+    free(refs);
+    free(n_refs);
+    free(stats);
+    pb_file_unmap(&f);
+    return bad != 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && !strcmp(argv[1], "--bleu"))
+        return print_bleu(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_published),
+        cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_exact),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
