@@ -19,7 +19,7 @@ need() {
     shift
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
         die "this is not Debian: packages cannot be checked or installed by their names there" \
-            "install the equivalents of: $*; then: cmake -B build && cmake --build build"
+            "install the equivalents of: $*; then: cmake -B build -DPB_TESTS=OFF && cmake --build build"
     fi
     for package; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed* ]] ||

@@ -163,10 +163,10 @@ void pb_h5_schema(char out[32], const char *path)
 {
     out[0] = 0;
     FILE *f = fopen(path, "rb");
-    char start[32] = "";
+    char start[32];
     size_t n = f ? fread(start, 1, sizeof start - 1, f) : 0;
     start[n] = 0;
-    if (!strncmp(start, "pedrobench-", 11)) {
+    if (n > 11 && !memcmp(start, "pedrobench-", 11)) {
         start[strcspn(start, " \n")] = 0;
         strcpy(out, start);
     }

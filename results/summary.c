@@ -252,20 +252,24 @@ done:
     return err;
 }
 
-static void set_unit(pb_task_column *c)
+// How a metric is shown. Not inlined: GCC 12's string-length pass (-O3) took a name that may be a
+// literal or not for the literal, and compared wrongly.
+__attribute__((noinline)) static void set_unit(pb_task_column *c, const char *metric)
 {
-    static const char *const fractions[] = {"accuracy", "exact_match", "f1", "bleu"};
-    c->scale = 1;
-    c->unit = "";
-    c->digits = 4;
-    for (size_t i = 0; i < 4; i++)
-        if (!strcmp(c->metric, fractions[i])) {
-            c->scale = 100;
-            c->unit = i < 3 ? "%" : "";
-            c->digits = 2;
-        }
-    if (!strcmp(c->metric, "loss"))
-        c->unit = "nat/token";
+    static const pb_task_column shown[] = {
+        {.metric = "accuracy", .unit = "%", .scale = 100, .digits = 2},
+        {.metric = "exact_match", .unit = "%", .scale = 100, .digits = 2},
+        {.metric = "f1", .unit = "%", .scale = 100, .digits = 2},
+        {.metric = "bleu", .unit = "", .scale = 100, .digits = 2},
+        {.metric = "loss", .unit = "nat/token", .scale = 1, .digits = 4},
+    };
+    const pb_task_column *found = NULL;
+    for (size_t i = 0; i < sizeof shown / sizeof *shown && !found; i++)
+        if (!strcmp(metric, shown[i].metric))
+            found = &shown[i];
+    c->unit = found ? found->unit : "";
+    c->scale = found ? found->scale : 1;
+    c->digits = found ? found->digits : 4;
 }
 
 static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summary_options *o)
@@ -276,19 +280,26 @@ static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summa
     for (size_t i = 0; i < n; i++) { // entries are sorted by task
         const pb_record *r = e[i].r;
         if (!s->n_tasks || strcmp(s->tasks[s->n_tasks - 1].task, r->task))
-            s->tasks[s->n_tasks++] = (pb_task_column){.task = r->task, .higher_is_better = true};
+            s->tasks[s->n_tasks++] = (pb_task_column){
+                .task = r->task, .metric = o->metric, .higher_is_better = true, .unit = ""};
         pb_task_column *c = &s->tasks[s->n_tasks - 1];
         const pb_evaluation *v = pb_record_eval(r, r->task, o->split);
-        if (!v || c->metric)
+        if (!v || c->scale > 0)
             continue;
-        c->metric = o->metric ? o->metric : *v->headline ? v->headline : "loss";
+        if (!c->metric)
+            c->metric = *v->headline ? v->headline : "loss";
+        set_unit(c, c->metric);
         bool headline = !strcmp(c->metric, v->headline);
         c->higher_is_better = headline ? v->higher_is_better : strcmp(c->metric, "loss") != 0;
     }
     for (size_t i = 0; i < s->n_tasks; i++) {
-        if (!s->tasks[i].metric)
-            s->tasks[i].metric = o->metric ? o->metric : "score";
-        set_unit(&s->tasks[i]);
+        pb_task_column *c = &s->tasks[i];
+        if (c->scale > 0)
+            continue;
+        // No run was evaluated.
+        c->metric = o->metric ? o->metric : "score";
+        c->scale = 1;
+        c->digits = 4;
     }
     return PB_OK;
 }

@@ -71,10 +71,7 @@ static inline void tiny_weights(pb_model *m, uint64_t seed)
         pb_rng r = pb_rng_make(seed, PB_STREAM_TEST, (uint32_t)i);
         bool bias = strstr(s->name, "bias") != NULL, vector = s->rows == 1;
         bool table = strstr(s->name, "embed") || strstr(s->name, "lm_head");
-        double sd = bias     ? 0.3
-                    : vector ? 0.2
-                    : table  ? 0.4
-                             : 0.9 / sqrt((double)s->cols);
+        double sd = bias ? 0.3 : vector ? 0.2 : table ? 0.4 : 0.9 / sqrt((double)s->cols);
         fill(m->params.v + s->offset, s->rows * s->cols, vector && !bias ? 1 : 0, sd, &r);
     }
     pb_model_repack(m);

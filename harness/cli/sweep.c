@@ -147,8 +147,8 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
         pb_warn("%s: %s (%s)", shown, r.status, pb_error_message());
     } else {
         double spent = pb_now() - s->start, fresh = (double)(s->done - s->skipped);
-        pb_info("%s: %s %.3g, loss %.3f, %.1f s; about %.0f s left for all", shown, r.metric,
-                r.score, r.loss, r.seconds, spent / fresh * (double)(s->total - s->done));
+        pb_info("%s: %s %.1f %%, loss %.3f, %.1f s; about %.0f s left for all", shown, r.metric,
+                100 * r.score, r.loss, r.seconds, spent / fresh * (double)(s->total - s->done));
     }
     return PB_OK;
 }

@@ -187,8 +187,8 @@ static pb_err run(int argc, char **argv)
     if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
     else if (!err && r.metric)
-        printf("%s: %s %.4g, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n", label,
-               r.metric, r.score, r.loss, r.trainable, r.seconds, a.out);
+        printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n", label,
+               r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
         err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED, NULL,
                       "the run ended as \"%s\"; see `pedrobench table %s`", r.status, a.out);

@@ -236,12 +236,10 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
         trim(r->output[i]);
     }
     const char *const *hyp = (const char *const *)r->output;
-    if (!strcmp(task->metric, "bleu")) {
+    if (!strcmp(task->metric, "bleu"))
         PB_GO(pb_bleu(&r->score, r->item_score, hyp, refs, n_refs, n, NULL));
-        r->score *= 100;
-    } else {
+    else
         PB_GO(pb_exact_match(&r->score, r->item_score, hyp, refs, n_refs, n));
-    }
 done:
     pb_decoder_free(dec);
     free(ids);

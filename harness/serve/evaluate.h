@@ -9,7 +9,7 @@
 typedef struct pb_eval_result {
     size_t n;           // examples
     const char *metric; // the headline metric
-    double score;       // accuracy and exact match 0..1, BLEU 0..100
+    double score;       // of the headline metric, 0..1
     double loss;        // mean nats per response token
     double token_accuracy;
     double *item_loss;  // (n) nats per response token of each example

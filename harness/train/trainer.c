@@ -294,16 +294,20 @@ static pb_err validate(trainer *t, double *loss)
 static void identify(trainer *t)
 {
     const pb_train_options *o = t->o;
-    char text[2048], data[65];
+    char text[4096], data[65];
+    json_t *options = t->a ? pb_options_to_json(t->a->method, t->a->options) : NULL;
+    char *made_with = options ? json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     pb_sha256(data, t->train->tokens, t->train->n_tokens * sizeof *t->train->tokens);
     snprintf(text, sizeof text,
              "%s %zu %zu %zu %zu %.17g %.17g %d %zu %.17g %.17g %.17g %.17g %.17g %zu %zu %" PRIu64
-             " %s %s",
+             " %s %s %s",
              t->a ? t->a->method->name : "full", block(t), o->steps, o->batch, o->accumulate, o->lr,
              o->floor, (int)o->schedule, o->warmup, o->adamw.beta1, o->adamw.beta2, o->adamw.eps,
              o->adamw.weight_decay, o->clip, o->eval_every, o->patience, o->seed, data,
-             t->a ? t->m->sha256 : "");
+             t->a ? t->m->sha256 : "", made_with ? made_with : "");
     pb_sha256(t->identity, text, strlen(text));
+    free(made_with);
+    json_decref(options);
 }
 
 static pb_err save(trainer *t)

@@ -286,8 +286,7 @@ static void recorded(const subject *s, size_t t)
     tokens_at(tokens, LONG, x.m->config.vocab, 2);
     OK(pb_step_new(&st, x.m, &x.a, x.a ? 1 : 0,
                    &(pb_step_limits){.rows = LONG, .segments = 1, .train = true}));
-    pb_segment seg = {
-        .n_rows = LONG, .n_prompt = SHORT, .tenant = x.a ? 0 : -1, .slot = -1};
+    pb_segment seg = {.n_rows = LONG, .n_prompt = SHORT, .tenant = x.a ? 0 : -1, .slot = -1};
     real *a = logits_of(st, x.m, &(pb_batch){LONG, 1, tokens, &seg}, false);
     real *b = alone(x.m, x.a, tokens, LONG, SHORT);
     same("recording against inference", a, b, LONG, x.m->config.vocab);
@@ -320,9 +319,9 @@ static void decode(const subject *s, size_t t)
     tokens_at(tokens, LONG, m->config.vocab, 3);
     tokens_at(dirt, LONG + 8, m->config.vocab, 4);
     pb_adapter *a = scattered(s, t, false);
-    OK(pb_step_new(&st, m, &a, 1,
-                   &(pb_step_limits){
-                       .rows = LONG + 8, .segments = 1, .slots = 1, .positions = LONG + 8}));
+    OK(pb_step_new(
+        &st, m, &a, 1,
+        &(pb_step_limits){.rows = LONG + 8, .segments = 1, .slots = 1, .positions = LONG + 8}));
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
         size_t P = prompts[i];
         real *full = alone(m, a, tokens, LONG, P);
@@ -377,9 +376,9 @@ static void mixed_make(size_t t)
     static pb_segment seg[MOST];
     for (size_t o = 0; o < ORDERS; o++) {
         pb_step *st;
-        OK(pb_step_new(&st, m, x->tenant, x->n,
-                       &(pb_step_limits){
-                           .rows = N * 27, .segments = N, .slots = N, .positions = 27}));
+        OK(pb_step_new(
+            &st, m, x->tenant, x->n,
+            &(pb_step_limits){.rows = N * 27, .segments = N, .slots = N, .positions = 27}));
         for (size_t i = 0; i < N; i++)
             x->logits[o][i] = calloc((mixed_prompt(i) + DECODED) * V, sizeof(real));
         for (size_t round = 0; round < ROUNDS; round++) {
@@ -1003,8 +1002,10 @@ static void other_work(const subject *s, size_t t)
 
 static void threads(const subject *s, size_t t)
 {
-    // Enough rows that every operation goes parallel, see PB_PARALLEL_WORK.
-    enum { SEQS = 8, LEN = 130 };
+    // Enough rows and columns that every operation goes parallel, see PB_PARALLEL_WORK.
+    enum { SEQS = 8, LEN = 110 };
+    if (tinies[t].config.width < 40)
+        SKIP("this backbone is too narrow for parallel work");
     size_t V = backbone[t]->config.vocab;
     pb_seqs data = examples(16, V, LEN - 30, LEN, 4);
     pb_segment seg[SEQS];

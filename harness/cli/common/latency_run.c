@@ -172,6 +172,7 @@ typedef struct keeper {
     pb_latency_report *report;
     pb_progress progress;
     bool started;
+    double spent; // seconds
     const char *merged_from;
 } keeper;
 
@@ -263,6 +264,7 @@ static void progress(void *self, const char *what, double spent, double total)
     if (!k->started)
         pb_progress_begin(&k->progress, "latency (ms)", ms, all);
     k->started = true;
+    k->spent = spent;
     k->progress.total = all > ms ? all : ms;
     pb_progress_update(&k->progress, ms, what);
 }
@@ -407,6 +409,9 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     err = pb_latency_measure(&plan, &o);
     if (k.started)
         pb_progress_end(&k.progress, NULL);
+    if (k.spent > 1.25 * s.seconds)
+        pb_warn("%lld samples of every arm took %.0f s, more than the %g s asked for",
+                (long long)s.min_samples, k.spent, s.seconds);
     compare(report);
     if (k.run && !err)
         err = note_floors(&k);

@@ -8,6 +8,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { VBYTES = 64, VREGS = 32 };
@@ -53,6 +56,37 @@ INLINE vec all(real x)
     return x - (vec){0};
 }
 
+INLINE ivec lanes_below(size_t n)
+{
+    static const ireal lane[16]
+        __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    ivec k;
+    memcpy(&k, lane, sizeof k);
+    return k < ((ireal)n - (ivec){0});
+}
+
+// The first n < VL lanes; the others are zero, and their memory is not touched.
+#if defined(__AVX512F__) && !defined(PB_DOUBLE)
+INLINE vec load_part(const real *p, size_t n)
+{
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+
+INLINE void store_part(real *p, vec v, size_t n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+#elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(PB_DOUBLE)
+INLINE vec load_part(const real *p, size_t n)
+{
+    return (vec)_mm256_maskload_ps(p, (__m256i)lanes_below(n));
+}
+
+INLINE void store_part(real *p, vec v, size_t n)
+{
+    _mm256_maskstore_ps(p, (__m256i)lanes_below(n), (__m256)v);
+}
+#else
 INLINE vec load_part(const real *p, size_t n)
 {
     vec v = {0};
@@ -64,6 +98,7 @@ INLINE void store_part(real *p, vec v, size_t n)
 {
     memcpy(p, &v, n * sizeof(real));
 }
+#endif
 
 INLINE vec choose(ivec mask, vec a, vec b)
 {
@@ -319,9 +354,10 @@ static void axpys(real *y, size_t ldy, const real *t, size_t ldt, const real *b,
                 axpys_tile(4, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
             else if (w == VL)
                 axpys_tile(1, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+            else if (M == 4)
+                axpys_tile(4, 1, py, ldy, pt, ldt, pb, ldb, r, w, scale);
             else
-                for (size_t s = 0; s < M; s++)
-                    axpys_tile(1, 1, py + s * ldy, ldy, pt + s * ldt, ldt, pb, ldb, r, w, scale);
+                axpys_tile(1, 1, py, ldy, pt, ldt, pb, ldb, r, w, scale);
         }
     }
 }
@@ -378,9 +414,10 @@ static void outer(real *g, size_t ldg, const real *t, size_t ldt, const real *x,
                 outer_tile(4, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
             else if (w == VL)
                 outer_tile(1, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
+            else if (M == 4)
+                outer_tile(4, 1, pg, ldg, pt, ldt, px, ldx, R, w, scale);
             else
-                for (size_t s = 0; s < M; s++)
-                    outer_tile(1, 1, pg + s * ldg, ldg, pt + s, ldt, px, ldx, R, w, scale);
+                outer_tile(1, 1, pg, ldg, pt, ldt, px, ldx, R, w, scale);
         }
     }
 }
@@ -477,15 +514,6 @@ static void glu_back(real *dg, real *du, const real *dm, const real *g, const re
 }
 
 // ---------------------------------------------------------------- softmax
-
-INLINE ivec lanes_below(size_t n)
-{
-    static const ireal lane[16]
-        __attribute__((aligned(64))) = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    ivec k;
-    memcpy(&k, lane, sizeof k);
-    return k < ((ireal)n - (ivec){0});
-}
 
 static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
                        size_t R, size_t D, real scale)

@@ -1,0 +1,143 @@
+// Training data: what a sequence is made of, how text is cut, and the order of an epoch.
+#include "train/data.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static pb_seqs lengths(size_t n)
+{
+    pb_seqs s = {.n = n, .seq = calloc(n + 1, sizeof *s.seq)};
+    pb_rng r = pb_rng_make(1, PB_STREAM_TEST, (uint32_t)n);
+    for (size_t i = 0; i < n; i++)
+        s.seq[i].n = (uint32_t)(5 + pb_rng_below(&r, 200));
+    return s;
+}
+
+// Sum over whole batches of the longest minus the shortest: what padding would cost.
+static size_t spread(const pb_seqs *s, const size_t *order, size_t batch)
+{
+    size_t sum = 0;
+    for (size_t b = 0; b + batch <= s->n; b += batch) {
+        uint32_t low = UINT32_MAX, high = 0;
+        for (size_t i = b; i < b + batch; i++) {
+            uint32_t n = s->seq[order[i]].n;
+            low = n < low ? n : low;
+            high = n > high ? n : high;
+        }
+        sum += high - low;
+    }
+    return sum;
+}
+
+static void epoch_order(void **state)
+{
+    static const size_t counts[] = {1, 2, 3, 5, 16, 17, 100, 1000, 3001};
+    static const size_t batches[] = {1, 2, 4, 7, 16, 64, 65, 100, 1000, 1024, 2000};
+    (void)state;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        for (size_t j = 0; j < sizeof batches / sizeof *batches; j++) {
+            size_t n = counts[i], batch = batches[j];
+            pb_seqs s = lengths(n);
+            size_t *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
+            size_t *c = malloc(n * sizeof *c), *d = malloc(n * sizeof *d);
+            unsigned char *seen = calloc(n, 1);
+            pb_epoch_order(a, &s, batch, 9, 1);
+            pb_epoch_order(b, &s, batch, 9, 1);
+            pb_epoch_order(c, &s, batch, 9, 2);
+            pb_epoch_order(d, &s, batch, 10, 1);
+            assert_memory_equal(a, b, n * sizeof *a);
+            for (size_t k = 0; k < n; k++) {
+                assert_true(a[k] < n && !seen[a[k]]);
+                seen[a[k]] = 1;
+            }
+            if (n >= 16) { // by chance equal with probability 1/16! at most
+                assert_memory_not_equal(a, c, n * sizeof *a);
+                assert_memory_not_equal(a, d, n * sizeof *a);
+            }
+            if (n >= 1000 && batch > 1 && batch <= 65) {
+                pb_rng r = pb_rng_make(2, PB_STREAM_TEST, 0);
+                size_t bucketed = spread(&s, a, batch);
+                for (size_t k = 0; k < n; k++)
+                    b[k] = k;
+                pb_rng_shuffle(&r, b, n);
+                if (!(3 * bucketed < spread(&s, b, batch)))
+                    fail_msg("n %zu batch %zu: lengths spread by %zu, unsorted by %zu", n, batch,
+                             bucketed, spread(&s, b, batch));
+                // Batches do not come in order of length: training would see short ones first.
+                size_t falls = 0;
+                for (size_t k = batch; k + batch <= n; k += batch)
+                    falls += s.seq[a[k]].n < s.seq[a[k - batch]].n;
+                assert_true(falls > n / batch / 4);
+            }
+            free(a), free(b), free(c), free(d), free(seen);
+            free(s.seq);
+        }
+}
+
+static void sequences(void **state)
+{
+    (void)state;
+    pb_tokenizer *t;
+    pb_seqs s = {0};
+    assert_int_equal(pb_tokenizer_open(&t, "bytes", 300), PB_OK);
+    assert_int_equal(pb_seqs_add(&s, t, "ab", "xyz", 100), PB_OK);
+    assert_int_equal(pb_seqs_add(&s, t, "", "q", 100), PB_OK);
+    assert_int_equal(pb_seqs_add(&s, t, "abcdefgh", "too long", 17), PB_OK);
+    assert_int_equal(pb_seqs_add(&s, t, "abcdefgh", "it fits", 17), PB_OK);
+    assert_int_equal(s.n, 3);
+    assert_int_equal(s.dropped, 1);
+    assert_int_equal(s.longest, 17);
+    assert_int_equal(s.longest_byte, 7);
+    const int32_t *x = s.tokens + s.seq[0].first;
+    assert_int_equal(s.seq[0].n, 7); // BOS a b x y z EOS
+    assert_int_equal(s.seq[0].n_prompt, 3);
+    assert_int_equal(x[0], pb_tokenizer_bos(t));
+    assert_int_equal(x[6], pb_tokenizer_eos(t));
+    assert_true(x[2] == x[1] + 1 && x[4] == x[3] + 1 && x[5] == x[4] + 1);
+    assert_int_equal(s.seq[1].n_prompt, 1);
+    assert_int_equal(s.seq[1].n, 3);
+    // What was dropped left nothing behind.
+    assert_int_equal(s.seq[2].first, 10);
+    assert_int_equal(s.n_tokens, 27);
+    pb_seqs_free(&s);
+    assert_null(s.tokens);
+    pb_tokenizer_close(t);
+}
+
+// Pieces follow one another without gap or overlap, and none has a single token.
+static void text(void **state)
+{
+    static const char docs[] = "0123456789----ab--c";
+    (void)state;
+    pb_tokenizer *t;
+    assert_int_equal(pb_tokenizer_open(&t, "bytes", 300), PB_OK);
+    for (size_t limit = 2; limit < 16; limit++) {
+        pb_seqs s = {0};
+        assert_int_equal(pb_seqs_from_text(&s, t, docs, sizeof docs - 1, "--", limit), PB_OK);
+        size_t at = 0;
+        for (size_t i = 0; i < s.n; i++) {
+            assert_true(s.seq[i].n >= 2 && s.seq[i].n <= limit);
+            assert_int_equal(s.seq[i].n_prompt, 1);
+            assert_true(s.seq[i].first >= at && s.seq[i].first <= at + 1);
+            at = s.seq[i].first + s.seq[i].n;
+        }
+        assert_true(s.n_tokens == 12 + 4 + 3 && at <= s.n_tokens && at + 1 >= s.n_tokens);
+        pb_seqs_free(&s);
+    }
+    pb_tokenizer_close(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(epoch_order),
+        cmocka_unit_test(sequences),
+        cmocka_unit_test(text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
