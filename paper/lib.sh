@@ -1,6 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by paper/reproduce, tests/run and .ci/run: the suite's packages on Debian 12, and the build.
-# Sourced with the top folder as the working directory.
+# Shared by paper/reproduce, tests/run and .ci/run: the packages on Debian 12, and the build. Sourced with the top folder as the working directory.
 
 run_packages=(gcc libc6-dev make cmake pkg-config libblis-openmp-dev libhdf5-dev libjansson-dev
     libmd-dev librandom123-dev gnuplot-nox fonts-dejavu-core)
@@ -19,7 +18,7 @@ need() {
     shift
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
         die "this is not Debian: packages cannot be checked or installed by their names there" \
-            "install the equivalents of: $*; then: cmake -B build -DPB_TESTS=OFF && cmake --build build"
+            "install the like of: $*; then: cmake -B build -DPB_TESTS=OFF && cmake --build build"
     fi
     for package; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed* ]] ||

@@ -27,7 +27,7 @@ pb_err pb_context(pb_err code, const char *fmt, ...)
     va_end(ap);
     size_t n = strlen(outer);
     memcpy(message, outer, n + 1);
-    snprintf(message + n, sizeof message - n, ": %s", inner);
+    snprintf(message + n, sizeof message - n, ": %.*s", (int)(sizeof message - n - 3), inner);
     return code;
 }
 

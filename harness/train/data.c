@@ -125,10 +125,12 @@ void pb_epoch_order(size_t *order, const pb_seqs *s, size_t batch, uint64_t seed
     for (size_t i = 0; i < s->n; i++)
         order[i] = i;
     pb_rng_shuffle(&r, order, s->n);
-    size_t window = batch * WINDOW, most = sizeof key / sizeof *key;
+    // What the last batch has no room for is left out at random, before sorting: after it, the
+    // longest sequences would never be seen.
+    size_t window = batch * WINDOW, most = sizeof key / sizeof *key, used = s->n / batch * batch;
     window = window > most ? most / batch * batch : window;
-    for (size_t w = 0; window && w < s->n; w += window) {
-        size_t n = s->n - w < window ? s->n - w : window;
+    for (size_t w = 0; window && w < used; w += window) {
+        size_t n = used - w < window ? used - w : window;
         for (size_t i = 0; i < n; i++)
             key[i] = (struct keyed){s->seq[order[w + i]].n, (uint32_t)i, order[w + i]};
         qsort(key, n, sizeof *key, by_length);
@@ -136,9 +138,7 @@ void pb_epoch_order(size_t *order, const pb_seqs *s, size_t batch, uint64_t seed
         for (size_t i = 0; i < whole; i++)
             batches[i] = i;
         pb_rng_shuffle(&r, batches, whole);
-        for (size_t i = 0; i < n; i++) {
-            size_t from = i / batch < whole ? batches[i / batch] * batch + i % batch : i;
-            order[w + i] = key[from].index;
-        }
+        for (size_t i = 0; i < n; i++)
+            order[w + i] = key[batches[i / batch] * batch + i % batch].index;
     }
 }

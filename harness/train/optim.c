@@ -10,7 +10,7 @@ double pb_schedule_at(pb_schedule s, double lr, size_t step, size_t warmup, size
 {
     if (step < warmup)
         return lr * (double)(step + 1) / (double)warmup;
-    double left = steps > warmup ? (double)(steps - step) / (double)(steps - warmup) : 0;
+    double left = steps > warmup ? ((double)steps - (double)step) / (double)(steps - warmup) : 0;
     left = left < 0 ? 0 : left;
     if (s == PB_LINEAR)
         return lr * (floor + (1 - floor) * left);

@@ -79,6 +79,6 @@ refuse "lorra" 2 $g --methods lorra
 refuse "must increase" 1 $g --tenants 4,2
 refuse "appears twice" 2 $g --methods ia3,ia3
 refuse "method lora needs at least" 1 --random 32x64x2x4x2x90 --budget 10
-refuse "budget" 2 $g --budget 10z
+refuse "budget" 2 $g --budget abc
 refuse "prompt" 2 $g --prompt x
 exit 0

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs the commands of README.md in a scratch copy of the project: every `sh` block that follows a
-# line `<!-- test -->`, in order, as one script that stops at the first failure.
+# line `<!-- test -->`, in order, as one script that stops at the first failure. The copy finds the
+# program in build/.
 set -euo pipefail
+: "${PEDROBENCH:?is the path of the program}"
 source=${PB_SOURCE:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 skip() {
     echo "skipped: $1"
@@ -15,7 +17,8 @@ awk '/^<!-- test -->/ { wanted = 1; next }
      inside { print }
      /[^[:space:]]/ && !inside { wanted = 0 }' "$source/README.md" >"$tmp/commands"
 [[ -s $tmp/commands ]] || skip "README.md marks no commands with <!-- test -->"
-mkdir "$tmp/copy"
+mkdir -p "$tmp/copy/build"
+ln -s "$PEDROBENCH" "$tmp/copy/build/pedrobench"
 tar -C "$source" --exclude='./build*' --exclude=./runs --exclude=./.git -cf - . |
     tar -C "$tmp/copy" -xf -
 cd "$tmp/copy"

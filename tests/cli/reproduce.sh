@@ -7,7 +7,7 @@
 copy=$tmp/a\ copy
 mkdir -p "$tmp/bin" "$copy/paper"
 cp "$PB_SOURCE/paper/reproduce" "$PB_SOURCE/paper/lib.sh" "$copy/paper"
-echo '{}' >"$copy/paper/quick.json"
+printf '{\n "tasks": {},\n "latency": {}\n}\n' >"$copy/paper/quick.json"
 export PATH=$tmp/bin:$PATH STAND_IN=$tmp/bin MISSING='' SWEEP=0
 cat >"$tmp/bin/dpkg-query" <<'END'
 #!/bin/sh
@@ -25,8 +25,11 @@ trap 'exit 130' INT
 echo "running $*" >&2
 case $1 in
 sweep)
-    [ "$SWEEP" != wait ] || { echo $PPID >"$STAND_IN/pid"; for i in {1..100}; do sleep 0.1; done; }
-    exit $SWEEP ;;
+    if [ "$SWEEP" = wait ]; then
+        touch "$STAND_IN/waiting"
+        for _ in {1..100}; do sleep 0.1; done
+    fi
+    exit "$SWEEP" ;;
 table) echo "a table" ;;
 esac
 END
@@ -37,7 +40,7 @@ cd /
 exits 0 "$copy/paper/reproduce" --help
 prints '^Examples:'
 prints '^Tables: quick$'
-for arguments in --nonsense nowhere ../paper/quick "quick quick"; do
+for arguments in --nonsense nowhere ../paper/quick "quick quick" --data "--model $tmp/no"; do
     # shellcheck disable=SC2086
     exits 2 "$copy/paper/reproduce" $arguments
     says '^hint: '
@@ -46,7 +49,7 @@ ok "misuse leaves nothing behind" [ ! -e "$copy/runs" ]
 
 MISSING=libhdf5-dev exits 1 "$copy/paper/reproduce" --no-install
 says 'missing packages: libhdf5-dev$'
-says '^hint: (sudo )?apt-get update && (sudo )?apt-get install -y --no-install-recommends libhdf5-dev$'
+says '^hint: (sudo )?apt-get update && .*apt-get install -y --no-install-recommends libhdf5-dev$'
 
 exits 0 "$copy/paper/reproduce"
 says 'running sweep paper/quick.json --out runs/quick$'
@@ -54,15 +57,24 @@ says 'running report runs/quick --out runs/quick/report.html$'
 prints "^Report +$copy/runs/quick/report.html"
 exits 0 "$copy/paper/reproduce" --quiet quick
 ok "--quiet shows no progress" test "$(grep -c running "$tmp/err")" = 0
+cd "$tmp/bin" || exit
+exits 0 "$copy/paper/reproduce" --data . --model ./cmake
+says "running sweep .* --data $tmp/bin --model $tmp/bin/cmake$"
+cd /
 SWEEP=1 exits 1 "$copy/paper/reproduce" --quiet
 says 'running sweep'
+ok "without results there are no tables" [ ! -s "$tmp/out" ]
+touch "$copy/runs/quick/a.h5"
+SWEEP=1 exits 1 "$copy/paper/reproduce"
+prints '^a table'
+says 'not all runs completed'
 
 SWEEP=130 exits 130 "$copy/paper/reproduce"
 says '^Interrupted; run paper/reproduce again to continue.$'
 set -m # a process group of its own, as from a terminal
 SWEEP='wait' "$copy/paper/reproduce" --no-install >"$tmp/out" 2>"$tmp/err" &
 for _ in {1..100}; do
-    [[ -s $tmp/bin/pid ]] && break
+    [[ -e $tmp/bin/waiting ]] && break
     sleep 0.1
 done
 kill -INT -- "-$!"

@@ -55,7 +55,7 @@ static void epoch_order(void **state)
                 assert_true(a[k] < n && !seen[a[k]]);
                 seen[a[k]] = 1;
             }
-            if (n >= 16) { // by chance equal with probability 1/16! at most
+            if (n / batch >= 16) { // equal by chance with probability 1/16!
                 assert_memory_not_equal(a, c, n * sizeof *a);
                 assert_memory_not_equal(a, d, n * sizeof *a);
             }
@@ -77,6 +77,25 @@ static void epoch_order(void **state)
             free(a), free(b), free(c), free(d), free(seen);
             free(s.seq);
         }
+}
+
+// Whoever does not fit into the last batch is another one in every epoch, whatever its length.
+static void everybody(void **state)
+{
+    enum { EPOCHS = 400 };
+    (void)state;
+    for (size_t n = 17; n <= 23; n += 3) {
+        pb_seqs s = lengths(n);
+        size_t order[23], used[23] = {0};
+        for (uint32_t e = 1; e <= EPOCHS; e++) {
+            pb_epoch_order(order, &s, 8, 1, e);
+            for (size_t i = 0; i < 16; i++)
+                used[order[i]]++;
+        }
+        for (size_t i = 0; i < n; i++)
+            assert_true(used[i] > EPOCHS / 2 && used[i] < EPOCHS);
+        free(s.seq);
+    }
 }
 
 static void sequences(void **state)
@@ -136,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(epoch_order),
+        cmocka_unit_test(everybody),
         cmocka_unit_test(sequences),
         cmocka_unit_test(text),
     };

@@ -19,28 +19,27 @@ typedef struct fixture {
     real *m, *v;
 } fixture;
 
-static fixture make(void)
+static void make(fixture *f)
 {
-    fixture f = {0};
+    *f = (fixture){0};
     static const unsigned flags[N_SPECS] = {0, PB_NO_DECAY, PB_FROZEN, PB_THETA, 0, 0};
     static const size_t rows[N_SPECS] = {3, 1, 2, 1, 2, 150}, cols[N_SPECS] = {5, 7, 3, 6, 9, 223};
     for (int i = 0; i < N_SPECS; i++) {
         pb_spec *s =
-            pb_layout_add(&f.layout, 0, i, "x", rows[i], cols[i], PB_INIT_ZERO, 0, flags[i]);
+            pb_layout_add(&f->layout, 0, i, "x", rows[i], cols[i], PB_INIT_ZERO, 0, flags[i]);
         if (i == FAST)
             s->lr_scale = 16;
     }
-    assert_int_equal(pb_layout_finish(&f.layout, 1), PB_OK);
-    size_t n = f.layout.size;
-    f.p = (pb_params){&f.layout, NULL, malloc(n * sizeof(real)), malloc(n * sizeof(real))};
-    f.m = calloc(n, sizeof(real));
-    f.v = calloc(n, sizeof(real));
+    assert_int_equal(pb_layout_finish(&f->layout, 1), PB_OK);
+    size_t n = f->layout.size;
+    f->p = (pb_params){&f->layout, NULL, malloc(n * sizeof(real)), malloc(n * sizeof(real))};
+    f->m = calloc(n, sizeof(real));
+    f->v = calloc(n, sizeof(real));
     pb_rng r = pb_rng_make(1, PB_STREAM_TEST, 0);
     for (size_t i = 0; i < n; i++) {
-        f.p.v[i] = (real)pb_rng_normal(&r);
-        f.p.d[i] = (real)pb_rng_normal(&r);
+        f->p.v[i] = (real)pb_rng_normal(&r);
+        f->p.d[i] = (real)pb_rng_normal(&r);
     }
-    return f;
 }
 
 static void drop(fixture *f)
@@ -53,7 +52,8 @@ static void adamw(void **state)
 {
     (void)state;
     const pb_adamw o = {0.9, 0.98, 1e-6, 0.05};
-    fixture f = make();
+    fixture f;
+    make(&f);
     size_t n = f.layout.size;
     double *w = malloc(n * sizeof *w), *m = calloc(n, sizeof *m), *v = calloc(n, sizeof *v);
     real *start = malloc(n * sizeof *start);
@@ -144,7 +144,8 @@ static void norm_and_clip(void **state)
 {
     (void)state;
     for (int theta = 0; theta < 2; theta++) {
-        fixture f = make();
+        fixture f;
+        make(&f);
         real *was = malloc(f.layout.size * sizeof *was);
         memcpy(was, f.p.d, f.layout.size * sizeof *was);
         double sum = 0;

@@ -410,7 +410,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     if (k.started)
         pb_progress_end(&k.progress, NULL);
     if (k.spent > 1.25 * s.seconds)
-        pb_warn("%lld samples of every arm took %.0f s, more than the %g s asked for",
+        pb_warn("%lld samples of every arm took %.1f s, more than the %g s asked for",
                 (long long)s.min_samples, k.spent, s.seconds);
     compare(report);
     if (k.run && !err)
