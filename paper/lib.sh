@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by paper/reproduce, tests/run and .ci/run: the packages on Debian 12, and the build. Sourced with the top folder as the working directory.
+# Shared by paper/reproduce, tests/run and .ci/run: the packages on Debian 12, and the build.
+# Sourced with the top folder as the working directory.
 
 run_packages=(gcc libc6-dev make cmake pkg-config libblis-openmp-dev libhdf5-dev libjansson-dev
     libmd-dev librandom123-dev gnuplot-nox fonts-dejavu-core)

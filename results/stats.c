@@ -91,7 +91,7 @@ pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, dou
     return out;
 }
 
-double pb_items_score(const pb_items *s)
+double pb_items_score(const pb_item_scores *s)
 {
     if (s->cols != PB_BLEU_STATS)
         return pb_mean(s->v, s->rows);
@@ -103,7 +103,7 @@ double pb_items_score(const pb_items *s)
 }
 
 // The score of the items at `draw`.
-static double drawn_score(const pb_items *s, const size_t *draw)
+static double drawn_score(const pb_item_scores *s, const size_t *draw)
 {
     double sum[PB_BLEU_STATS] = {0};
     for (size_t i = 0; i < s->rows; i++)
@@ -123,7 +123,7 @@ static pb_interval interval_of(double *replicates, size_t n, double level)
                          pb_percentile(replicates, n, 1 - alpha)};
 }
 
-static pb_err boot(pb_interval *out, const pb_items *a, const pb_items *b, size_t n,
+static pb_err boot(pb_interval *out, const pb_item_scores *a, const pb_item_scores *b, size_t n,
                    const pb_boot *opt)
 {
     size_t resamples = opt && opt->resamples ? opt->resamples : 2000, most = 1;
@@ -161,12 +161,12 @@ static pb_err boot(pb_interval *out, const pb_items *a, const pb_items *b, size_
     return err;
 }
 
-pb_err pb_boot_two_level(pb_interval *out, const pb_items *seeds, size_t n, const pb_boot *b)
+pb_err pb_boot_two_level(pb_interval *out, const pb_item_scores *seeds, size_t n, const pb_boot *b)
 {
     return boot(out, seeds, NULL, n, b);
 }
 
-pb_err pb_boot_paired(pb_interval *out, const pb_items *a, const pb_items *b, size_t n,
+pb_err pb_boot_paired(pb_interval *out, const pb_item_scores *a, const pb_item_scores *b, size_t n,
                       const pb_boot *opt)
 {
     return boot(out, a, b, n, opt);
@@ -177,11 +177,11 @@ pb_err pb_boot_seeds(pb_interval *out, const double *x, size_t n, const pb_boot 
     *out = (pb_interval){NAN, NAN};
     if (n < 2)
         return PB_OK;
-    pb_items *one = calloc(n, sizeof *one); // every seed is one item, drawn as itself
+    pb_item_scores *one = calloc(n, sizeof *one); // every seed is one item, drawn as itself
     if (!one)
         return pb_fail(PB_MEMORY, NULL, "no memory for %zu seeds", n);
     for (size_t i = 0; i < n; i++)
-        one[i] = (pb_items){&x[i], 1, 1};
+        one[i] = (pb_item_scores){&x[i], 1, 1};
     pb_err err = boot(out, one, NULL, n, b);
     free(one);
     return err;

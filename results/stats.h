@@ -30,11 +30,11 @@ pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, dou
 
 // The scores of one seed's items, (rows,cols): cols 1 = their mean is the score, cols PB_BLEU_STATS
 // = the BLEU of their sums is.
-typedef struct pb_items {
+typedef struct pb_item_scores {
     const double *v;
     size_t rows, cols;
-} pb_items;
-double pb_items_score(const pb_items *s);
+} pb_item_scores;
+double pb_items_score(const pb_item_scores *s);
 
 typedef struct pb_boot {
     size_t resamples; // 0: 2000
@@ -46,10 +46,10 @@ typedef struct pb_boot {
 pb_err pb_boot_seeds(pb_interval *out, const double *x, size_t n, const pb_boot *b);
 // Two levels: seeds with replacement, then items with replacement within each drawn seed; the
 // statistic is the mean of the seeds' scores. One seed leaves the variation of the items.
-pb_err pb_boot_two_level(pb_interval *out, const pb_items *seeds, size_t n, const pb_boot *b);
+pb_err pb_boot_two_level(pb_interval *out, const pb_item_scores *seeds, size_t n, const pb_boot *b);
 // The same for the mean difference a - b of paired seeds, with the same items drawn for both; the
 // item counts of a pair must agree.
-pb_err pb_boot_paired(pb_interval *out, const pb_items *a, const pb_items *b, size_t n,
+pb_err pb_boot_paired(pb_interval *out, const pb_item_scores *a, const pb_item_scores *b, size_t n,
                       const pb_boot *boot);
 
 // I_x(a,b), the regularised incomplete beta function, and two-sided p of Student's t.

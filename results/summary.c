@@ -306,18 +306,18 @@ static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summa
 
 // The per-item scores behind a metric, if their mean (or BLEU) gives the stored value; .v = NULL
 // otherwise.
-static pb_items items_of(const pb_evaluation *e, const char *metric, double value)
+static pb_item_scores items_of(const pb_evaluation *e, const char *metric, double value)
 {
     const char *const names[] = {metric, !strcmp(metric, "bleu") ? "bleu_stats" : "correct"};
     for (size_t i = 0; i < 2; i++) {
         const pb_array *a = pb_eval_array(e, names[i]);
         if (!a || !a->rows || (a->cols != 1 && a->cols != PB_BLEU_STATS))
             continue;
-        pb_items items = {a->v, a->rows, a->cols};
+        pb_item_scores items = {a->v, a->rows, a->cols};
         if (fabs(pb_items_score(&items) - value) <= 1e-6 * fmax(1, fabs(value)))
             return items;
     }
-    return (pb_items){0};
+    return (pb_item_scores){0};
 }
 
 static pb_err fill_cell(pb_cell *c, const pb_row *row, const pb_task_column *t, const entry *e,
@@ -379,7 +379,7 @@ static pb_err compare(pb_cell *c, const pb_cell *base, const pb_task_column *t, 
     pb_err err = PB_OK;
     double *a = calloc(most, sizeof *a), *b = calloc(most, sizeof *b);
     double *d = calloc(most, sizeof *d);
-    pb_items *ia = calloc(most, sizeof *ia), *ib = calloc(most, sizeof *ib);
+    pb_item_scores *ia = calloc(most, sizeof *ia), *ib = calloc(most, sizeof *ib);
     if (!a || !b || !d || !ia || !ib)
         PB_GO(no_memory());
     bool items = c->items && base->items;

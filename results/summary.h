@@ -14,8 +14,9 @@ typedef struct pb_cell {
     size_t n_complete;
     size_t n; // complete runs that have the score
     int64_t *seeds;
-    double *x;       // scores, shown units
-    pb_items *items; // per seed, borrowed from the records; NULL when they do not give the score
+    double *x; // scores, shown units
+    pb_item_scores
+        *items; // per seed, borrowed from the records; NULL when they do not give the score
     size_t n_diverged, n_failed, n_interrupted, n_unscored;
     double mean, sd, median;
     pb_interval interval;  // 95 %, NaN when not defined

@@ -49,10 +49,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, NULL,
+    opts,
+    parse,
+    NULL,
     "Prints the prompt and its greedy continuation.\v"
     "Example:\n  pedrobench generate --model MODEL --prompt \"Once upon a time\" --max-new 100",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 static pb_err run(int argc, char **argv)
 {
@@ -85,11 +89,8 @@ static pb_err run(int argc, char **argv)
     }
     ids[n++] = pb_tokenizer_bos(m->tokenizer);
     PB_GO(pb_tokenizer_encode(m->tokenizer, a.prompt, strlen(a.prompt), false, &ids, &n, &cap));
-    pb_request r = {.prompt = ids,
-                    .n_prompt = n,
-                    .max_new = a.max_new,
-                    .tenant = ad ? 0 : -1,
-                    .out = out};
+    pb_request r = {
+        .prompt = ids, .n_prompt = n, .max_new = a.max_new, .tenant = ad ? 0 : -1, .out = out};
     PB_GO(pb_decoder_new(&d, m, &ad, ad ? 1 : 0, 1, n + a.max_new));
     PB_GO(pb_decode(d, &r, 1, NULL, NULL));
     // Prompt and response are decoded together, so that joins between them are the tokenizer's.

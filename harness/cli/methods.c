@@ -26,10 +26,11 @@ static const struct argp argp = {NULL,
 
 static void show(const pb_method *m)
 {
-    printf("%s: %s\nsource: %s\nsize knob: %s\ndefault learning rate: %g\nidentity at the start: %s\n"
-           "can be merged: %s\nprefill in chunks: %s\n",
-           m->name, m->doc, m->citation, m->knob ? m->knob : "none", m->lr,
-           m->identity ? "yes" : "no", m->merge ? "yes" : "no", m->whole_prompt ? "no" : "yes");
+    printf(
+        "%s: %s\nsource: %s\nsize knob: %s\ndefault learning rate: %g\nidentity at the start: %s\n"
+        "can be merged: %s\nprefill in chunks: %s\n",
+        m->name, m->doc, m->citation, m->knob ? m->knob : "none", m->lr, m->identity ? "yes" : "no",
+        m->merge ? "yes" : "no", m->whole_prompt ? "no" : "yes");
     for (const pb_option *o = m->options; o->name; o++) {
         printf("  %-14s %s (default %s)\n", o->name, o->doc, o->def);
         if (o->names) {

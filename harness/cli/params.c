@@ -14,7 +14,8 @@ struct args {
 
 static const struct argp_option opts[] = {
     {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
-    {"budget", 'b', "N", 0, "Trainable parameters: a count, or a share of the backbone such as 0.5%", 0},
+    {"budget", 'b', "N", 0,
+     "Trainable parameters: a count, or a share of the backbone such as 0.5%", 0},
     {"method", 'x', "NAME", 0, "Only this method", 0},
     {"set", 's', "KEY=VALUE", 0, "Option of that method (may be repeated)", 0},
     {"format", 'f', "FORM", 0, "text (default) or csv", 0},
@@ -59,14 +60,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, NULL,
+    opts,
+    parse,
+    NULL,
     "Prints for every method the knob that meets a budget, the reached count and its distance from "
     "the budget, the bytes one more tenant keeps in memory, and the FLOPs it adds to a decoded "
     "token, to a prompt token and to each sequence's first layer pass.\v"
     "Examples:\n"
     "  pedrobench params --model MODEL --budget 0.5%\n"
     "  pedrobench params --model MODEL --method pedro --set r=4 --set targets=q,v",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 // FLOPs of one step with and without the adapter, per row.
 static pb_err added(const pb_model *m, pb_adapter *a, size_t rows, size_t pos0, double *out,
@@ -125,11 +130,12 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
     if (method->knob)
         snprintf(knob, sizeof knob, "%s=%ld", method->knob, pb_options_knob(method, options));
     if (method->backbone) {
-        printf(csv ? "%s,%s,%zu,%.6g,%s,%zu,0,0,\"a backbone of its own\"\n"
-                   : "%-8s %-12s %12zu %8.3f%% %9s %14zu            -            -       - a backbone "
-                     "of its own\n",
-               method->name, csv ? "" : knob, count, 100 * (double)count / total, residual,
-               pb_model_resident(m));
+        printf(
+            csv ? "%s,%s,%zu,%.6g,%s,%zu,0,0,\"a backbone of its own\"\n"
+                : "%-8s %-12s %12zu %8.3f%% %9s %14zu            -            -       - a backbone "
+                  "of its own\n",
+            method->name, csv ? "" : knob, count, 100 * (double)count / total, residual,
+            pb_model_resident(m));
         goto done;
     }
     PB_GO(pb_adapter_new(&ad, method, options, &m->config, false));

@@ -91,13 +91,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, NULL,
+    opts,
+    parse,
+    NULL,
     "Trains all weights of a small byte-level backbone on plain text and writes a model folder.\v"
     "Examples:\n"
     "  pedrobench pretrain --out runs/backbone\n"
     "  pedrobench pretrain --out big --geometry width=192,ffn=512,layers=6,heads=6,head_dim=32 \\\n"
     "      --text books.txt --mark '<|endoftext|>' --steps 20k",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 static pb_err run(int argc, char **argv)
 {

@@ -4,8 +4,9 @@
 //   {"backbone": {"folder": "backbone", ...recipe...} or "model": PATH,
 //    "defaults": {...}, "tasks": {NAME: {...}}, "methods": {LABEL: {...}},
 //    "seeds": [1, 2, 3], "latency": {...}}
-// A run is defaults + its task's + its method's differences + the seed. A method's label is its name
-// unless its differences say {"method": NAME}, so that variants of one method can stand side by side.
+// A run is defaults + its task's + its method's differences + the seed. A method's label is its
+// name unless its differences say {"method": NAME}, so that variants of one method can stand side
+// by side.
 #include "cli/common/common.h"
 #include "cli/common/experiment.h"
 #include "cli/common/latency_run.h"
@@ -62,14 +63,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, "FILE",
+    opts,
+    parse,
+    "FILE",
     "Runs every run of an experiment file and its latency experiment. Complete and undamaged "
     "results of the same configuration are left alone; interrupted runs go on.\v"
     "Examples:\n"
     "  pedrobench sweep paper/quick.json --out runs/quick\n"
     "  pedrobench sweep paper/stories-e2e.json --data DATA \\\n"
     "      --model DATA/weights/stories260K/checkpoint_legacy.bin --out runs/stories",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 typedef struct sweep {
     json_t *file;
@@ -132,8 +137,8 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
     snprintf(shown, sizeof shown, "[%zu/%zu] %s, %s, seed %lld", s->done + 1, s->total, task, label,
              (long long)seed);
     pb_experiment_args args = {s->a->data, shown, 200, true};
-    pb_err err = pb_path(h5, sizeof h5, "%s/%s/%s-seed%lld.h5", s->a->out, task, label,
-                         (long long)seed);
+    pb_err err =
+        pb_path(h5, sizeof h5, "%s/%s/%s-seed%lld.h5", s->a->out, task, label, (long long)seed);
     if (!err)
         err = pb_experiment_run(&r, c, h5, &s->cache, &args);
     json_decref(c);
@@ -162,20 +167,21 @@ static size_t seeds_of(const json_t *m, const char *label, const json_t *seeds)
 
 static pb_err runs(sweep *s)
 {
-    json_t *tasks = json_object_get(s->file, "tasks"), *methods = json_object_get(s->file, "methods");
+    json_t *tasks = json_object_get(s->file, "tasks"),
+           *methods = json_object_get(s->file, "methods");
     json_t *seeds = json_object_get(s->file, "seeds"), *t, *m;
     const char *task, *label;
     if (!tasks && !methods)
         return PB_OK;
     if (!json_object_size(tasks) || !json_object_size(methods) || !json_array_size(seeds))
-        return pb_fail(PB_INPUT, "see paper/quick.json", "%s needs \"tasks\", \"methods\" and \"seeds\"",
-                       s->a->file);
+        return pb_fail(PB_INPUT, "see paper/quick.json",
+                       "%s needs \"tasks\", \"methods\" and \"seeds\"", s->a->file);
     for (size_t i = 0; i < json_array_size(seeds); i++)
         if (!json_is_integer(json_array_get(seeds, i)))
             return pb_fail(PB_INPUT, "use whole numbers", "%s: seed number %zu is no integer",
                            s->a->file, i + 1);
-    json_object_foreach(tasks, task, t)
-        json_object_foreach(methods, label, m) s->total += seeds_of(m, label, seeds);
+    json_object_foreach(tasks, task, t) json_object_foreach(methods, label, m) s->total +=
+        seeds_of(m, label, seeds);
     s->start = pb_now();
     json_object_foreach(tasks, task, t) for (size_t i = 0; i < json_array_size(seeds); i++)
         json_object_foreach(methods, label, m) if (i < seeds_of(m, label, seeds))
@@ -205,7 +211,7 @@ static pb_err run(int argc, char **argv)
     struct args a = {0};
     argp_parse(&argp, argc, argv, 0, 0, &a);
     pb_log_quiet(a.quiet);
-    static const char *const known[] = {"name",  "doc",     "backbone", "model",  "defaults",
+    static const char *const known[] = {"name",  "doc",     "backbone", "model",   "defaults",
                                         "tasks", "methods", "seeds",    "latency", NULL};
     sweep s = {.a = &a};
     pb_err err = PB_OK;
@@ -219,8 +225,8 @@ static pb_err run(int argc, char **argv)
     if (s.skipped)
         pb_info("%zu of %zu runs were complete already", s.skipped, s.total);
     if (s.failed)
-        err = pb_fail(PB_DIVERGED, "`pedrobench table` lists them", "%zu of %zu runs did not complete",
-                      s.failed, s.total);
+        err = pb_fail(PB_DIVERGED, "`pedrobench table` lists them",
+                      "%zu of %zu runs did not complete", s.failed, s.total);
 done:
     pb_cache_free(&s.cache);
     json_decref(s.file);

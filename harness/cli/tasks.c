@@ -44,12 +44,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, "[TASK]",
+    opts,
+    parse,
+    "[TASK]",
     "Lists the tasks, or shows examples of one: the prompt, and in brackets the response that "
     "carries the loss.\v"
     "Examples:\n  pedrobench tasks\n  pedrobench tasks yesno --count 5\n"
     "  pedrobench tasks e2e --data DATA",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 static pb_err show(const struct args *a)
 {
@@ -62,7 +66,8 @@ static pb_err show(const struct args *a)
     printf("%s: %s\nsource: %s\nlicence: %s\nversion %s, content %.16s\nmetric: %s\n"
            "examples: %zu train, %zu validation, %zu test\n",
            t->name, t->doc, t->source, t->licence, t->version, hash, t->metric,
-           pb_dataset_count(d, PB_TRAIN), pb_dataset_count(d, PB_VALID), pb_dataset_count(d, PB_TEST));
+           pb_dataset_count(d, PB_TRAIN), pb_dataset_count(d, PB_VALID),
+           pb_dataset_count(d, PB_TEST));
     for (size_t i = 0; i < a->count && i < pb_dataset_count(d, PB_TRAIN); i++) {
         const pb_example *e = pb_dataset_at(d, PB_TRAIN, i);
         printf("\n%s[%s<end>]\n", e->prompt, e->response);

@@ -13,8 +13,19 @@ struct args {
     bool quiet;
 };
 
-enum { KEY_SCHEDULE = 1000, KEY_WARMUP, KEY_DECAY, KEY_CLIP, KEY_ACCUM, KEY_EVAL, KEY_PATIENCE,
-       KEY_TASK_SEED, KEY_NTRAIN, KEY_NVALID, KEY_NTEST };
+enum {
+    KEY_SCHEDULE = 1000,
+    KEY_WARMUP,
+    KEY_DECAY,
+    KEY_CLIP,
+    KEY_ACCUM,
+    KEY_EVAL,
+    KEY_PATIENCE,
+    KEY_TASK_SEED,
+    KEY_NTRAIN,
+    KEY_NVALID,
+    KEY_NTEST
+};
 
 static const struct argp_option opts[] = {
     {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
@@ -162,7 +173,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp argp = {
-    opts, parse, NULL,
+    opts,
+    parse,
+    NULL,
     "Trains one method on one task, evaluates it on the test split, and writes one HDF5 file; the "
     "adapter goes to a folder beside it. An interrupted run continues when it is started again; a "
     "complete one is left alone.\v"
@@ -170,7 +183,9 @@ static const struct argp argp = {
     "  pedrobench train --model MODEL --task yesno --method pedro --budget 0.5% --out run.h5\n"
     "  pedrobench train --model stories260K/checkpoint_legacy.bin --task e2e --data DATA \\\n"
     "      --method lora --set rank=2 --set targets=q,v --lr 3e-3 --steps 500 --out lora.h5",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 static pb_err run(int argc, char **argv)
 {
@@ -180,15 +195,16 @@ static pb_err run(int argc, char **argv)
     pb_cache cache = {0};
     pb_experiment_result r;
     char label[96];
-    snprintf(label, sizeof label, "%s on %s", json_string_value(json_object_get(a.config, "method")),
+    snprintf(label, sizeof label, "%s on %s",
+             json_string_value(json_object_get(a.config, "method")),
              json_string_value(json_object_get(a.config, "task")));
     pb_experiment_args args = {a.data, label, 200, true};
     pb_err err = pb_experiment_run(&r, a.config, a.out, &cache, &args);
     if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
     else if (!err && r.metric)
-        printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n", label,
-               r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
+        printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
+               label, r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
         err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED, NULL,
                       "the run ended as \"%s\"; see `pedrobench table %s`", r.status, a.out);

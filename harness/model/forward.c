@@ -111,10 +111,12 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
             for (size_t i = 0; i < gr->all.n; i++) {
                 size_t s = gr->all.seg[i];
                 real *row = gr->state->v + s * n;
-                if (starts(&c->seg[s]) || c->seg[s].slot < 0)
+                if (starts(&c->seg[s]) || c->seg[s].slot < 0) {
                     memset(row, 0, n * sizeof *row);
-                else
+                } else {
                     memcpy(row, saved_state(c->kv, c->seg[s].slot, c->layer), n * sizeof *row);
+                    pb_count(c, 0, (double)(n * sizeof *row), 0, 0);
+                }
             }
         }
         c->sel = &gr->fresh;

@@ -78,13 +78,24 @@ static bool is_end(const pb_config *c, int32_t id)
     return id == c->bos;
 }
 
-static int32_t largest(const real *x, size_t n)
+int32_t pb_argmax(const real *x, size_t n)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best])
-            best = i;
-    return (int32_t)best;
+    enum { LANES = 16 }; // independent maxima, which the compiler turns into vectors
+    real m[LANES], best = x[0];
+    size_t i = 0;
+    for (size_t j = 0; j < LANES; j++)
+        m[j] = x[0];
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
+    for (; i < n; i++)
+        best = x[i] > best ? x[i] : best;
+    for (size_t j = 0; j < LANES; j++)
+        best = m[j] > best ? m[j] : best;
+    for (i = 0; i < n; i++)
+        if (x[i] == best)
+            return (int32_t)i;
+    return 0;
 }
 
 // Puts the rows of one step together: every running request, then new ones while there is room.
@@ -97,8 +108,11 @@ static pb_batch gather(pb_decoder *d, pb_request *r, size_t n, size_t *queued)
         lane *l = &d->lane[s];
         if (l->busy) {
             d->tokens[rows] = l->next;
-            d->seg[segs] = (pb_segment){
-                .row0 = rows, .n_rows = 1, .pos0 = l->pos, .tenant = r[l->request].tenant, .slot = (int)s};
+            d->seg[segs] = (pb_segment){.row0 = rows,
+                                        .n_rows = 1,
+                                        .pos0 = l->pos,
+                                        .tenant = r[l->request].tenant,
+                                        .slot = (int)s};
             rows++;
             l->pos++;
         } else {
@@ -121,7 +135,8 @@ static pb_batch gather(pb_decoder *d, pb_request *r, size_t n, size_t *queued)
     return (pb_batch){rows, segs, d->tokens, d->seg};
 }
 
-pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *, size_t), void *self)
+pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *, size_t),
+                 void *self)
 {
     size_t queued = 0, done = 0, V = d->m->config.vocab;
     for (size_t i = 0; i < n; i++) {
@@ -129,8 +144,8 @@ pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *,
         r[i].ended = false;
         if (!r[i].n_prompt || r[i].n_prompt + r[i].max_new > d->longest)
             return pb_fail(PB_INPUT, "shorten the prompt or the response",
-                           "request %zu has %zu + %zu tokens, the cache holds %zu", i, r[i].n_prompt,
-                           r[i].max_new, d->longest);
+                           "request %zu has %zu + %zu tokens, the cache holds %zu", i,
+                           r[i].n_prompt, r[i].max_new, d->longest);
     }
     memset(d->lane, 0, d->slots * sizeof *d->lane);
     while (done < n) {
@@ -140,7 +155,7 @@ pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *,
         for (size_t i = 0; i < b.n_seg; i++) {
             lane *l = &d->lane[d->lane_of[i]];
             pb_request *q = &r[l->request];
-            int32_t id = largest(d->logits + i * V, V);
+            int32_t id = pb_argmax(d->logits + i * V, V);
             q->ended = is_end(&d->m->config, id);
             if (!q->ended && q->n_out < q->max_new)
                 q->out[q->n_out++] = id;

@@ -1,5 +1,5 @@
-// Greedy decoding of many requests in one batch, whatever their tenants: requests join when a slot is
-// free and leave when they are done; prompts are prefilled beside the others' decode rows.
+// Greedy decoding of many requests in one batch, whatever their tenants: requests join when a slot
+// is free and leave when they are done; prompts are prefilled beside the others' decode rows.
 #ifndef PB_SERVE_DECODE_H
 #define PB_SERVE_DECODE_H
 
@@ -8,10 +8,10 @@
 typedef struct pb_request {
     const int32_t *prompt; // (n_prompt), at least one token
     size_t n_prompt, max_new;
-    int tenant;    // or -1
-    int32_t *out;  // room for max_new tokens
-    size_t n_out;  // filled in; an end token is not kept
-    bool ended;    // by an end token
+    int tenant;   // or -1
+    int32_t *out; // room for max_new tokens
+    size_t n_out; // filled in; an end token is not kept
+    bool ended;   // by an end token
 } pb_request;
 
 typedef struct pb_decoder pb_decoder;
@@ -21,8 +21,11 @@ pb_err pb_decoder_new(pb_decoder **out, const pb_model *m, pb_adapter *const *te
                       size_t slots, size_t longest);
 void pb_decoder_free(pb_decoder *d);
 
-// Runs all requests to their end. `on_step` (may be NULL) is called after every step with the number
-// of finished requests. Ties between logits go to the smaller id.
+// Index of the largest of n values; of equal ones the first.
+int32_t pb_argmax(const real *x, size_t n);
+
+// Runs all requests to their end. `on_step` (may be NULL) is called after every step with the
+// number of finished requests. Ties between logits go to the smaller id.
 pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *self, size_t done),
                  void *self);
 

@@ -141,8 +141,8 @@ static void trim(char *s)
 }
 
 // The most tokens a response may take: those of the longest reference of the split, with room.
-static pb_err response_limit(size_t *out, const pb_model *m, const pb_task *task, const pb_dataset *d,
-                             pb_split split, size_t n)
+static pb_err response_limit(size_t *out, const pb_model *m, const pb_task *task,
+                             const pb_dataset *d, pb_split split, size_t n)
 {
     int32_t *ids = NULL;
     size_t k = 0, cap = 0, longest = 0;
@@ -151,8 +151,8 @@ static pb_err response_limit(size_t *out, const pb_model *m, const pb_task *task
         const pb_example *e = pb_dataset_at(d, split, i);
         for (size_t j = 0; j < e->n_references && !err; j++) {
             k = 0;
-            err = pb_tokenizer_encode(m->tokenizer, e->references[j], strlen(e->references[j]), true,
-                                      &ids, &k, &cap);
+            err = pb_tokenizer_encode(m->tokenizer, e->references[j], strlen(e->references[j]),
+                                      true, &ids, &k, &cap);
             longest = k > longest ? k : longest;
         }
     }
@@ -232,7 +232,8 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
         pb_progress_end(&b.p, NULL);
     for (size_t i = 0; i < n; i++) {
         size_t len;
-        PB_GO(pb_tokenizer_decode(m->tokenizer, req[i].out, req[i].n_out, true, &r->output[i], &len));
+        PB_GO(
+            pb_tokenizer_decode(m->tokenizer, req[i].out, req[i].n_out, true, &r->output[i], &len));
         trim(r->output[i]);
     }
     const char *const *hyp = (const char *const *)r->output;

@@ -9,6 +9,8 @@
 // so arms that share a block write the same numbers over and over, whatever the batch size.
 #include "serve/latency.h"
 
+#include "serve/decode.h"
+
 #include "core/clock.h"
 #include "core/log.h"
 
@@ -223,26 +225,6 @@ static void name_of(char *out, size_t size, const lab *l, const arm *a, const gr
 
 // ---------------------------------------------------------------- steps
 
-int32_t pb_latency_argmax(const real *x, size_t n)
-{
-    enum { LANES = 16 }; // independent maxima, which the compiler turns into vectors
-    real m[LANES], best = x[0];
-    size_t i = 0;
-    for (size_t j = 0; j < LANES; j++)
-        m[j] = x[0];
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++)
-            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
-    for (; i < n; i++)
-        best = x[i] > best ? x[i] : best;
-    for (size_t j = 0; j < LANES; j++)
-        best = m[j] > best ? m[j] : best;
-    for (i = 0; i < n; i++)
-        if (x[i] == best)
-            return (int32_t)i;
-    return 0;
-}
-
 // `n_seg` requests from number i0 on, as one forward: logits of their last rows and what follows
 // them.
 static void forward(lab *l, const arm *a, const group *g, size_t i0, size_t n_seg, pb_segment *seg,
@@ -254,7 +236,7 @@ static void forward(lab *l, const arm *a, const group *g, size_t i0, size_t n_se
     pb_mat *h = pb_forward(a->st, &b, false, 0, 0);
     pb_step_logits(a->st, h, l->last[g->decode], n_seg, l->logits + i0 * V);
     for (size_t i = i0; i < i0 + n_seg; i++)
-        l->ids[i] = pb_latency_argmax(l->logits + i * V, V);
+        l->ids[i] = pb_argmax(l->logits + i * V, V);
     for (int c = 0; counts && c < PB_COMPONENTS; c++) {
         counts[c].flops += pb_step_counts(a->st)[c].flops;
         counts[c].bytes += pb_step_counts(a->st)[c].bytes;
@@ -392,10 +374,15 @@ static pb_err differs(lab *l, const arm *a, const group *g, const char *name, si
     for (size_t v = 0; v < V; v++)
         if (fabs((double)(batch[v] - one[v])) > fabs((double)(batch[at] - one[at])))
             at = v;
-    pb_err err = pb_fail(PB_INTERNAL, "a defect of the harness: its kernels promise equal bits",
-                         "%s: request %zu gives other logits in the batch than alone: %.9g and "
-                         "%.9g for token %zu",
-                         name, i, (double)batch[at], (double)one[at], at);
+    pb_err err;
+    if (batch[at] == one[at]) // alone it comes out the same now: it is not the request it was
+        err = pb_fail(PB_INTERNAL, "a defect of the harness: wrong tenant, slot or position",
+                      "%s: request %zu gives the logits of another adapter or sequence", name, i);
+    else
+        err = pb_fail(PB_INTERNAL, "a defect of the harness: its kernels promise equal bits",
+                      "%s: request %zu gives other logits in the batch than alone: %.9g and %.9g "
+                      "for token %zu",
+                      name, i, (double)batch[at], (double)one[at], at);
     free(batch);
     return err;
 }

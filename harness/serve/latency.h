@@ -70,7 +70,4 @@ pb_err pb_latency_measure(const pb_latency_plan *plan, const pb_latency_observer
 pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb_config *config,
                           uint64_t seed, size_t tenant);
 
-// The id of the largest logit; of equal ones the smallest.
-int32_t pb_latency_argmax(const real *x, size_t n);
-
 #endif

@@ -34,14 +34,14 @@ static real *drow(const pb_mat *m, size_t r)
 static double work_of(const pb_ctx *c, const pb_item *it, size_t n, int id, double *bytes)
 {
     double work = 0;
-    size_t seg = (size_t)-1;
+    const pb_params *last = NULL; // neighbours that share a tenant read its matrix once
     pb_view w;
     for (size_t i = 0; i < n; i++)
         if (pb_lookup(c, it[i].params, id, &w)) {
             work += (double)(it[i].n * w.rows * w.cols);
-            if (it[i].seg != seg)
+            if (it[i].params != last)
                 *bytes += (double)(w.rows * w.cols * sizeof(real));
-            seg = it[i].seg;
+            last = it[i].params;
         }
     return work;
 }
@@ -66,7 +66,7 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
         work += work_of(c, it, n, o->A, &unused);
     if (o->B >= 0)
         work += work_of(c, it, n, o->B, &unused);
-    pb_count(c, 4 * work, 0, 2);
+    pb_count(c, 4 * work, 0, 2, work);
     if (c->dry)
         return;
     // dt = scale dy B^T, dx += dt A
@@ -111,7 +111,7 @@ static void low_rank_forward(pb_ctx *c, struct low_rank *o)
         work += work_of(c, it, n, o->A, &bytes);
     if (o->B >= 0)
         work += work_of(c, it, n, o->B, &bytes);
-    pb_count(c, 2 * work, bytes, 1);
+    pb_count(c, 2 * work, bytes, 1, work);
     if (o->t->d || (o->y && o->y->d)) {
         struct low_rank *kept = pb_push(c, sizeof *kept, low_rank_back);
         o->node = kept->node;
@@ -199,7 +199,7 @@ static void scale_back(pb_ctx *c, pb_node *self)
     struct scale *o = (struct scale *)self;
     const pb_selection *sel = c->sel;
     size_t N = o->z->cols;
-    pb_count(c, 4.0 * (double)(o->z->rows * N), 0, 2);
+    pb_count(c, 4.0 * (double)(o->z->rows * N), 0, 2, (double)(o->z->rows * N));
     if (c->dry)
         return;
     if (o->y->d && !o->shift) {
@@ -250,7 +250,7 @@ static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
     double bytes = 0;
     if (o->id >= 0)
         (void)work_of(c, sel->rows, sel->n_rows, o->id, &bytes);
-    pb_count(c, (double)(y->rows * N), bytes, 1);
+    pb_count(c, (double)(y->rows * N), bytes, 1, (double)(y->rows * N));
     o->z = y;
     bool grad = c->record && (y->d || (o->l ? o->l->d != NULL : pb_trained(c, o->id)));
     if (grad) {
@@ -307,7 +307,7 @@ static void shift_back(pb_ctx *c, pb_node *self)
     pb_item whole;
     size_t n;
     const pb_item *it = pb_items(c, o->z, &whole, &n);
-    pb_count(c, (double)(o->z->rows * o->z->cols), 0, 0);
+    pb_count(c, (double)(o->z->rows * o->z->cols), 0, 0, 0);
     for (size_t i = 0; i < n && !c->dry; i++) {
         pb_view w;
         if (pb_lookup(c, it[i].params, o->id, &w) && w.d)
@@ -323,7 +323,7 @@ void pb_shift(pb_ctx *c, pb_mat *y, int b)
     const pb_item *it = pb_items(c, y, &whole, &n);
     double bytes = 0;
     (void)work_of(c, it, n, b, &bytes);
-    pb_count(c, (double)(y->rows * y->cols), bytes, 1);
+    pb_count(c, (double)(y->rows * y->cols), bytes, 1, (double)(y->rows * y->cols));
     if (pb_trained(c, b)) {
         pb_want_grad(c, y);
         struct scale *o = pb_push(c, sizeof *o, shift_back);
@@ -356,7 +356,7 @@ static void pool_back(pb_ctx *c, pb_node *self)
 {
     struct pool *o = (struct pool *)self;
     size_t C = o->h->cols;
-    pb_count(c, 4.0 * (double)(o->h->rows * C), 0, 0);
+    pb_count(c, 4.0 * (double)(o->h->rows * C), 0, 0, 0);
     if (c->dry)
         return;
     for (size_t i = 0; i < c->sel->n; i++) {
@@ -404,7 +404,8 @@ pb_mat *pb_pool(pb_ctx *c, pb_mat *h, pb_pooler kind, int w)
         local.arg = PB_NEW(c->arena, uint32_t, c->n_seg * C);
     if (kind == PB_POOL_ATTENTION)
         local.alpha = PB_NEW(c->arena, real, h->rows);
-    pb_count(c, kind == PB_POOL_LAST ? 0 : 2.0 * (double)(h->rows * C), 0, 1);
+    pb_count(c, kind == PB_POOL_LAST ? 0 : 2.0 * (double)(h->rows * C), 0, 1,
+             kind == PB_POOL_LAST ? 0 : (double)(h->rows * C));
     if (grad) {
         struct pool *o = pb_push(c, sizeof *o, pool_back);
         local.node = o->node;
@@ -494,7 +495,7 @@ static void act_back(pb_ctx *c, pb_node *self)
     pb_item whole;
     size_t n;
     const pb_item *it = pb_items(c, o->x, &whole, &n);
-    pb_count(c, 8.0 * (double)(o->x->rows * o->x->cols), 0, 0);
+    pb_count(c, 8.0 * (double)(o->x->rows * o->x->cols), 0, 0, 0);
     for (size_t i = 0; i < n && !c->dry && o->x->d; i++)
         for (size_t r = it[i].row; r < it[i].row + it[i].n; r++)
             for (size_t k = 0; k < o->x->cols; k++) {
@@ -508,7 +509,7 @@ pb_mat *pb_activate(pb_ctx *c, pb_mat *x, pb_act kind)
 {
     struct act local = {.x = x, .kind = kind};
     local.y = pb_new(c, x->rows, x->cols, x->of, x->d != NULL);
-    pb_count(c, 8.0 * (double)(x->rows * x->cols), 0, 1);
+    pb_count(c, 8.0 * (double)(x->rows * x->cols), 0, 1, (double)(x->rows * x->cols * 20));
     if (x->d) {
         struct act *o = pb_push(c, sizeof *o, act_back);
         local.node = o->node;
@@ -553,7 +554,7 @@ static void rational_back(pb_ctx *c, pb_node *self)
     pb_item whole;
     size_t n;
     const pb_item *it = pb_items(c, o->x, &whole, &n);
-    pb_count(c, 40.0 * (double)(o->x->rows * o->x->cols), 0, 0);
+    pb_count(c, 40.0 * (double)(o->x->rows * o->x->cols), 0, 0, 0);
     for (size_t i = 0; i < n && !c->dry; i++) {
         pb_view a, b;
         if (!pb_lookup(c, it[i].params, o->a, &a) || !pb_lookup(c, it[i].params, o->b, &b))
@@ -580,7 +581,7 @@ pb_mat *pb_rational(pb_ctx *c, pb_mat *x, int a, int b)
     struct act local = {.x = x, .a = a, .b = b};
     bool grad = c->record && (x->d || pb_trained(c, a) || pb_trained(c, b));
     local.y = pb_new(c, x->rows, x->cols, x->of, grad);
-    pb_count(c, 26.0 * (double)(x->rows * x->cols), 0, 1);
+    pb_count(c, 26.0 * (double)(x->rows * x->cols), 0, 1, (double)(x->rows * x->cols * 26));
     if (grad) {
         struct act *o = pb_push(c, sizeof *o, rational_back);
         local.node = o->node;
@@ -636,7 +637,7 @@ static void drop_rows(pb_ctx *c, const struct drop *o, bool back)
 static void drop_back(pb_ctx *c, pb_node *self)
 {
     struct drop *o = (struct drop *)self;
-    pb_count(c, 0, 0, 1);
+    pb_count(c, 0, 0, 1, (double)(o->x->rows * o->x->cols * 10));
     if (!c->dry && o->x->d)
         drop_rows(c, o, true);
 }
@@ -647,7 +648,7 @@ pb_mat *pb_dropout(pb_ctx *c, pb_mat *x, double p)
         return x;
     struct drop local = {.x = x, .p = p, .number = c->dropouts++};
     local.y = pb_new(c, x->rows, x->cols, x->of, x->d != NULL);
-    pb_count(c, 0, 0, 1);
+    pb_count(c, 0, 0, 1, (double)(x->rows * x->cols * 10));
     if (x->d) {
         struct drop *o = pb_push(c, sizeof *o, drop_back);
         local.node = o->node;

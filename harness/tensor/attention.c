@@ -215,8 +215,7 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
                 for (size_t i = 0; i < M; i++)
                     valid[i] = n;
                 block_back(c, o, M, n, valid, q, lse, src.pkp + b * D,
-                           p->k->v + b * p->k->ld + g * D, p->k->ld, vpre + b * D, dout, delta,
-                           dq,
+                           p->k->v + b * p->k->ld + g * D, p->k->ld, vpre + b * D, dout, delta, dq,
                            p->k->d ? p->k->d + b * p->k->ld + g * D : NULL, p->k->ld,
                            p->v->d ? p->v->d + b * p->v->ld + g * D : NULL, p->v->ld);
             }
@@ -234,8 +233,8 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
         }
 }
 
-// Multiply-adds of scores and values, and keys and values read.
-static void count(pb_ctx *c, const struct attention *o, double factor)
+// Counts multiply-adds of scores and values, and keys and values read; returns the multiply-adds.
+static double count(pb_ctx *c, const struct attention *o, double factor)
 {
     double pairs = 0, keys = 0;
     for (size_t s = 0; s < c->n_seg; s++) {
@@ -245,7 +244,9 @@ static void count(pb_ctx *c, const struct attention *o, double factor)
         keys += (double)(before + g->n_rows);
     }
     pb_count(c, factor * 4 * pairs * (double)(o->H * o->D),
-             2 * keys * (double)(o->KVH * o->D * sizeof(real)), 1);
+             2 * keys * (double)(o->KVH * o->D * sizeof(real)), 1,
+             pairs * (double)(o->H * o->D * 2));
+    return pairs * (double)(o->H * o->D * 2);
 }
 
 static void attention_back(pb_ctx *c, pb_node *self)
@@ -308,11 +309,11 @@ pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_
         *o = local;
     }
     c->component = PB_ATTENTION;
-    count(c, &local, 1);
+    double work = count(c, &local, 1);
     c->component = PB_BACKBONE;
     if (c->dry)
         return local.o;
-    size_t tasks = S * KVH, work = q->rows * H * D * 64;
+    size_t tasks = S * KVH;
     PB_PRAGMA(omp parallel for schedule(dynamic, 1) num_threads(c->threads) if (work > PB_PARALLEL_WORK))
     for (size_t t = 0; t < tasks; t++)
         forward_task(c, &local, t / KVH, t % KVH);

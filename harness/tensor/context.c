@@ -118,10 +118,10 @@ void pb_backward(pb_ctx *c)
     c->sel = c->all;
 }
 
-void pb_count(pb_ctx *c, double flops, double bytes, size_t regions)
+void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work)
 {
     pb_counts *n = &c->counts[c->component];
     n->flops += flops;
     n->bytes += bytes;
-    n->regions += regions;
+    n->regions += work > PB_PARALLEL_WORK ? regions : 0;
 }

@@ -74,7 +74,7 @@ typedef enum pb_component {
 // What a step does, by component: counted by the operations themselves.
 typedef struct pb_counts {
     double flops, bytes; // bytes: parameters, keys and values read; activations are not counted
-    size_t regions;      // parallel regions, each ends in a barrier
+    size_t regions;      // parallel regions, each ends in a barrier; work of one thread is none
 } pb_counts;
 
 typedef struct pb_ctx pb_ctx;
@@ -140,10 +140,12 @@ void *pb_push(pb_ctx *c, size_t size, void (*back)(pb_ctx *, pb_node *));
 // Runs the tape backwards.
 void pb_backward(pb_ctx *c);
 
-void pb_count(pb_ctx *c, double flops, double bytes, size_t regions);
+// Adds to the current component's counts. `regions` are parallel regions of `work` multiply-adds
+// each, counted if they are large enough to be shared out.
+void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work);
 
-// Work below this many multiply-adds is done by one thread: a barrier would cost more.
-#define PB_PARALLEL_WORK 30000
+// Work below this many multiply-adds is done by one thread: waking the others would cost more.
+#define PB_PARALLEL_WORK 200000
 #define PB_FOR(c, work)                                                                            \
     PB_PRAGMA(omp parallel for schedule(static) num_threads((c)->threads) if ((work) > PB_PARALLEL_WORK))
 #define PB_PRAGMA(x) _Pragma(#x)

@@ -72,7 +72,7 @@ static void linear_back(pb_ctx *c, pb_node *self)
     for (size_t i = 0; i < o->n; i++)
         if (o->y[i]->d)
             flops += 2 * R * o->w[i]->out * o->w[i]->in * ((x->d != NULL) + (o->w[i]->d != NULL));
-    pb_count(c, (double)flops, 0, 1);
+    pb_count(c, (double)flops, 0, 1, (double)flops / 2);
     if (c->dry)
         return;
     if (x->d) {
@@ -112,7 +112,7 @@ void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size
         work += R * w[i]->out * w[i]->in;
         any |= grad;
     }
-    pb_count(c, 2.0 * (double)work, R ? (double)(work / R * sizeof(real)) : 0, 1);
+    pb_count(c, 2.0 * (double)work, R ? (double)(work / R * sizeof(real)) : 0, 1, (double)work);
     // The node is pushed even when x has no gradient: an adapter may give y one later, but then
     // there is nothing to pass on and nothing trained here.
     if (any) {
@@ -169,7 +169,7 @@ void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, con
     real *x = PB_NEW(c->arena, real, LOSS_BLOCK * C);
     c->component = PB_HEAD;
     pb_count(c, 2.0 * (double)(n * C * head->out), (double)(C * head->out * sizeof(real)),
-             (n + block - 1) / block);
+             (n + block - 1) / block, (double)((n < block ? n : block) * C * head->out));
     for (size_t i = 0; i < n && !c->dry; i += block) {
         size_t m = n - i < block ? n - i : block;
         gather(c, x, h, rows + i, m);
@@ -192,7 +192,7 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *targ
     bool grad = c->record && (h->d || head->d);
     c->component = PB_HEAD;
     pb_count(c, (grad ? 4.0 : 2.0) * (double)(n * C * V), (double)(C * V * sizeof(real)),
-             (n + LOSS_BLOCK - 1) / LOSS_BLOCK * (grad ? 3 : 2));
+             (n + LOSS_BLOCK - 1) / LOSS_BLOCK * (grad ? 3 : 2), (double)(n * C * V));
     for (size_t i = 0; i < n && !c->dry; i += LOSS_BLOCK) {
         size_t m = n - i < LOSS_BLOCK ? n - i : LOSS_BLOCK;
         gather(c, x, h, rows + i, m);

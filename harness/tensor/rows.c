@@ -16,7 +16,7 @@ struct embed {
 static void embed_back(pb_ctx *c, pb_node *self)
 {
     struct embed *o = (struct embed *)self;
-    pb_count(c, 0, 0, 0);
+    pb_count(c, 0, 0, 0, 0);
     for (size_t r = 0; r < o->x->rows && !c->dry; r++)
         c->k->axpby(o->dtable + (size_t)o->tokens[r] * o->x->cols, 1, o->x->d + r * o->x->ld, 1,
                     o->x->cols);
@@ -27,7 +27,7 @@ pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C,
 {
     (void)V;
     pb_mat *x = pb_new(c, c->n_rows, C, PB_TOKENS, dtable != NULL);
-    pb_count(c, 0, (double)(c->n_rows * C * sizeof(real)), 0);
+    pb_count(c, 0, (double)(c->n_rows * C * sizeof(real)), 0, 0);
     if (x->d) {
         struct embed *o = pb_push(c, sizeof *o, embed_back);
         o->x = x;
@@ -56,7 +56,7 @@ static void norm_back(pb_ctx *c, pb_node *self)
     struct norm *o = (struct norm *)self;
     size_t R = o->x->rows, C = o->x->cols;
     real *tmp = PB_NEW(c->arena, real, R * C);
-    pb_count(c, 8.0 * (double)(R * C), 0, 1);
+    pb_count(c, 8.0 * (double)(R * C), 0, 1, (double)(R * C * 4));
     if (c->dry)
         return;
     if (o->x->d) {
@@ -83,7 +83,7 @@ pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, double eps)
     size_t R = x->rows, C = x->cols;
     pb_mat *y = pb_new(c, R, C, PB_TOKENS, x->d || w.d);
     real *scale = PB_NEW(c->arena, real, R);
-    pb_count(c, 4.0 * (double)(R * C), (double)(C * sizeof(real)), 1);
+    pb_count(c, 4.0 * (double)(R * C), (double)(C * sizeof(real)), 1, (double)(R * C * 2));
     if (y->d) {
         struct norm *o = pb_push(c, sizeof *o, norm_back);
         o->x = x;
@@ -134,14 +134,15 @@ static void rotate(const pb_ctx *c, real *x, size_t ld, size_t R, const struct r
 static void rope_back(pb_ctx *c, pb_node *self)
 {
     struct rope *o = (struct rope *)self;
-    pb_count(c, 3.0 * (double)(o->x->rows * o->x->cols), 0, 1);
+    pb_count(c, 3.0 * (double)(o->x->rows * o->x->cols), 0, 1,
+             (double)(o->x->rows * o->x->cols * 2));
     if (!c->dry && o->x->d)
         rotate(c, o->x->d, o->x->ld, o->x->rows, o, -1);
 }
 
 void pb_rope(pb_ctx *c, pb_mat *x, size_t heads, size_t D, const real *cs)
 {
-    pb_count(c, 3.0 * (double)(x->rows * x->cols), 0, 1);
+    pb_count(c, 3.0 * (double)(x->rows * x->cols), 0, 1, (double)(x->rows * x->cols * 2));
     struct rope local = {.x = x, .heads = heads, .D = D, .cs = cs};
     if (x->d) {
         struct rope *o = pb_push(c, sizeof *o, rope_back);
@@ -184,7 +185,7 @@ static void glu_back(pb_ctx *c, pb_node *self)
 {
     struct three *o = (struct three *)self;
     size_t R = o->y->rows, F = o->y->cols;
-    pb_count(c, 12.0 * (double)(R * F), 0, 1);
+    pb_count(c, 12.0 * (double)(R * F), 0, 1, (double)(R * F * 8));
     if (c->dry)
         return;
     PB_FOR(c, R * F * 8)
@@ -198,7 +199,7 @@ pb_mat *pb_glu(pb_ctx *c, pb_mat *gate, pb_mat *up, pb_gate_kind act)
 {
     size_t R = gate->rows, F = gate->cols;
     pb_mat *y = pb_new(c, R, F, PB_TOKENS, gate->d || up->d);
-    pb_count(c, 8.0 * (double)(R * F), 0, 1);
+    pb_count(c, 8.0 * (double)(R * F), 0, 1, (double)(R * F * 8));
     if (y->d) {
         struct three *o = pb_push(c, sizeof *o, glu_back);
         o->y = y;
@@ -218,7 +219,7 @@ static void add_back(pb_ctx *c, pb_node *self)
 {
     struct three *o = (struct three *)self;
     size_t R = o->y->rows, C = o->y->cols;
-    pb_count(c, 2.0 * (double)(R * C), 0, 1);
+    pb_count(c, 2.0 * (double)(R * C), 0, 1, (double)(R * C));
     if (c->dry)
         return;
     PB_FOR(c, R * C)
@@ -234,7 +235,7 @@ pb_mat *pb_add(pb_ctx *c, pb_mat *x, pb_mat *y)
 {
     size_t R = x->rows, C = x->cols;
     pb_mat *z = pb_new(c, R, C, PB_TOKENS, x->d || y->d);
-    pb_count(c, (double)(R * C), 0, 1);
+    pb_count(c, (double)(R * C), 0, 1, (double)(R * C));
     if (z->d) {
         struct three *o = pb_push(c, sizeof *o, add_back);
         o->y = z;

@@ -17,7 +17,7 @@ pb_err pb_budget_parse(const char *text, const pb_config *c, size_t *out)
         n = v * 1e3;
     else if (*end == 'M')
         n = v * 1e6;
-    end += *end != 0;
+    end += strchr("%kM", *end) && *end;
     if (end == text || *end || !(n >= 1 && n < 1e15))
         return pb_fail(PB_USAGE, "use e.g. 0.5%, 9M or 250000", "the budget \"%s\" is impossible",
                        text);
@@ -69,8 +69,8 @@ pb_err pb_budget_solve(const pb_method *m, void *options, const pb_config *c, si
     PB_TRY(pb_budget_count(m, options, c, &at_low));
     if (at_low > 2 * budget)
         return pb_fail(PB_UNSUPPORTED, "raise the budget",
-                       "method %s needs at least %zu parameters (%s=%ld), the budget is %zu", m->name,
-                       at_low, m->knob, low, budget);
+                       "method %s needs at least %zu parameters (%s=%ld), the budget is %zu",
+                       m->name, at_low, m->knob, low, budget);
     // Settings that the backbone rules out (a prefix longer than the context) bound the search.
     while (high > low) {
         *knob = high;

@@ -890,6 +890,8 @@ static double mean_loss(const trained *x, const pb_seqs *data)
 
 static void learns(const subject *s, size_t t)
 {
+    if (is_double)
+        SKIP("seen in float");
     trained x = trained_new(s, t, false);
     if (!x.p->layout->trainable)
         SKIP("%s trains nothing", s->m->name);
@@ -950,6 +952,8 @@ static void resume(const subject *s, size_t t)
 // A checkpoint of the same size that belongs to other options or another seed is not continued.
 static void other_work(const subject *s, size_t t)
 {
+    if (t || *s->options)
+        SKIP("once per method");
     char one[400], two[400];
     snprintf(one, sizeof one, "%s/one", tiny_folder);
     snprintf(two, sizeof two, "%s/two", tiny_folder);
@@ -1004,6 +1008,8 @@ static void threads(const subject *s, size_t t)
 {
     // Enough rows and columns that every operation goes parallel, see PB_PARALLEL_WORK.
     enum { SEQS = 8, LEN = 110 };
+    if (is_double)
+        SKIP("seen in float");
     if (tinies[t].config.width < 40)
         SKIP("this backbone is too narrow for parallel work");
     size_t V = backbone[t]->config.vocab;

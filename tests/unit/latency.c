@@ -1,6 +1,7 @@
 // The latency experiment on a tiny random model: every arm is there, with the samples, tokens,
 // counts and bytes it should have; impossible plans are refused; Ctrl-C keeps what is there. (That
 // batches equal single requests bit by bit is checked by the experiment itself, before it times.)
+#include "serve/decode.h"
 #include "serve/latency.h"
 
 #include "core/log.h"
@@ -254,7 +255,7 @@ static void test_argmax(void **state)
                 x[i] = -2 - (real)(i % 7);
             x[at] = -1;
             x[n - 1] = -1; // a tie: the smaller id
-            assert_int_equal(pb_latency_argmax(x, n), at);
+            assert_int_equal(pb_argmax(x, n), at);
         }
 }
 

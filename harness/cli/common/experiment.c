@@ -18,13 +18,14 @@
 
 json_t *pb_experiment_defaults(void)
 {
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:{}, s:n, s:i, s:i, s:n, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i, "
-        "s:i, s:{s:i, s:i, s:i}}",
-        "kind", "train", "model", "", "task", "", "method", "", "options", "budget", "seed", 1,
-        "task_seed", 1, "lr", "schedule", "linear", "steps", 200, "batch", 16, "accumulate", 1,
-        "warmup", 0.06, "floor", 0.0, "weight_decay", 0.0, "clip", 1.0, "eval_every", 50, "patience",
-        10, "limit", "train", 0, "valid", 0, "test", 0);
+    return json_pack("{s:s, s:s, s:s, s:s, s:{}, s:n, s:i, s:i, s:n, s:s, s:i, s:i, s:i, s:f, s:f, "
+                     "s:f, s:f, s:i, "
+                     "s:i, s:{s:i, s:i, s:i}}",
+                     "kind", "train", "model", "", "task", "", "method", "", "options", "budget",
+                     "seed", 1, "task_seed", 1, "lr", "schedule", "linear", "steps", 200, "batch",
+                     16, "accumulate", 1, "warmup", 0.06, "floor", 0.0, "weight_decay", 0.0, "clip",
+                     1.0, "eval_every", 50, "patience", 10, "limit", "train", 0, "valid", 0, "test",
+                     0);
 }
 
 void pb_cache_free(pb_cache *c)
@@ -71,9 +72,9 @@ typedef struct experiment {
 static pb_err read_config(experiment *e, const json_t *config)
 {
     static const char *const known[] = {
-        "kind",   "model",    "task",  "method", "options",      "budget", "seed",       "task_seed",
-        "lr",     "schedule", "steps", "batch",  "accumulate",   "warmup", "floor",      "weight_decay",
-        "clip",   "limit",    "patience", "eval_every", NULL};
+        "kind",      "model",        "task",     "method", "options",  "budget",     "seed",
+        "task_seed", "lr",           "schedule", "steps",  "batch",    "accumulate", "warmup",
+        "floor",     "weight_decay", "clip",     "limit",  "patience", "eval_every", NULL};
     const json_t *b;
     PB_TRY(pb_json_only(config, known, "a run's configuration"));
     e->config = pb_experiment_defaults();
@@ -220,8 +221,8 @@ static pb_err params_event(experiment *e)
                                                (json_int_t)s->rows, "cols", (json_int_t)s->cols,
                                                "count", (json_int_t)(s->rows * s->cols)));
     }
-    json_t *ev = json_pack("{s:s, s:s, s:I, s:o}", "event", "params", "method", m->name, "trainable",
-                           (json_int_t)e->trainable, "sites", sites);
+    json_t *ev = json_pack("{s:s, s:s, s:I, s:o}", "event", "params", "method", m->name,
+                           "trainable", (json_int_t)e->trainable, "sites", sites);
     if (m->knob) {
         json_object_set_new(ev, "knob", json_string(m->knob));
         json_object_set_new(ev, "knob_value", json_integer(pb_options_knob(m, e->opts)));
@@ -255,10 +256,10 @@ static pb_err eval_event(experiment *e, const pb_eval_result *r)
     json_object_set_new(metrics, "loss", pb_run_number(r->loss));
     json_object_set_new(metrics, "token_accuracy", pb_run_number(r->token_accuracy));
     json_object_set_new(metrics, r->metric, pb_run_number(r->score));
-    json_t *ev = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task",
-                           e->task_name, "split", "test", "headline", r->metric, "higher_is_better",
-                           1, "metrics", metrics, "per_example", per, "truncated",
-                           (json_int_t)r->truncated);
+    json_t *ev =
+        json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task", e->task_name,
+                  "split", "test", "headline", r->metric, "higher_is_better", 1, "metrics", metrics,
+                  "per_example", per, "truncated", (json_int_t)r->truncated);
     if (r->output) {
         json_t *out = json_array();
         for (size_t i = 0; i < r->n; i++)
@@ -349,7 +350,7 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.accumulate = (size_t)e->accumulate;
     o.lr = e->lr;
     o.floor = e->floor;
-    o.schedule = e->schedule[0] == 'l'   ? PB_LINEAR
+    o.schedule = e->schedule[0] == 'l'                            ? PB_LINEAR
                  : e->schedule[1] == 'o' && e->schedule[2] == 's' ? PB_COSINE
                                                                   : PB_CONSTANT;
     o.warmup = (size_t)(e->warmup * (double)e->steps);
@@ -362,11 +363,12 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.checkpoint_every = args->checkpoint_every;
     pb_train_hooks h = {e, on_step, on_valid, on_resumed, on_saved, args->label};
     PB_GO(pb_train(e->m, e->a, &seqs, &valid, &o, &h, &e->trained));
-    PB_GO(pb_run_event(
-        e->run, json_pack("{s:s, s:I, s:I, s:I, s:f, s:I}", "event", "note", "steps",
-                          (json_int_t)e->trained.steps, "best_step", (json_int_t)e->trained.best_step,
-                          "tokens", (json_int_t)e->trained.tokens, "train_seconds",
-                          e->trained.seconds, "step_bytes", (json_int_t)e->trained.step_bytes)));
+    PB_GO(pb_run_event(e->run,
+                       json_pack("{s:s, s:I, s:I, s:I, s:f, s:I}", "event", "note", "steps",
+                                 (json_int_t)e->trained.steps, "best_step",
+                                 (json_int_t)e->trained.best_step, "tokens",
+                                 (json_int_t)e->trained.tokens, "train_seconds", e->trained.seconds,
+                                 "step_bytes", (json_int_t)e->trained.step_bytes)));
 done:
     pb_seqs_free(&seqs);
     pb_seqs_free(&valid);
@@ -382,8 +384,8 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
         PB_TRY(pb_adapter_serve(e->served));
     }
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
-    PB_TRY(pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0,
-                       args->label ? label : NULL));
+    PB_TRY(
+        pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0, args->label ? label : NULL));
     out->metric = r.metric;
     out->score = r.score;
     out->loss = r.loss;
@@ -413,8 +415,8 @@ static pb_err work(experiment *e, pb_experiment_result *out, const char *h5,
 
 static pb_err open_run(experiment *e, const char *h5)
 {
-    json_t *seeds = json_pack("{s:I, s:I}", "seed", (json_int_t)e->seed, "task_seed",
-                              (json_int_t)e->task_seed);
+    json_t *seeds =
+        json_pack("{s:I, s:I}", "seed", (json_int_t)e->seed, "task_seed", (json_int_t)e->task_seed);
     json_t *env = json_pack("{s:s, s:s, s:i}", "blis_kernel", pb_gemm_kernel(), "kernels",
                             pb_kernels_get()->isa, "threads", pb_threads());
     char checkpoint[4096];

@@ -1,7 +1,8 @@
 // One training run from its configuration to its result file: what `train` and `sweep` share.
 //
 // A configuration is a JSON object: the keys of pb_experiment_defaults with what differs. A run is
-// idempotent: a complete result of the same configuration is left alone, an interrupted one goes on.
+// idempotent: a complete result of the same configuration is left alone, an interrupted one goes
+// on.
 #ifndef PB_CLI_EXPERIMENT_H
 #define PB_CLI_EXPERIMENT_H
 
@@ -26,7 +27,7 @@ typedef struct pb_experiment_args {
 } pb_experiment_args;
 
 typedef struct pb_experiment_result {
-    bool skipped; // it was complete already
+    bool skipped;       // it was complete already
     const char *status; // "complete", "diverged", "failed"
     const char *metric;
     double score, loss, seconds;
@@ -34,8 +35,8 @@ typedef struct pb_experiment_result {
 } pb_experiment_result;
 
 json_t *pb_experiment_defaults(void);
-// Returns PB_OK for complete, diverged and failed runs alike (the status tells); errors are those that
-// should end a sweep: interruption, full disk, an impossible configuration key.
+// Returns PB_OK for complete, diverged and failed runs alike (the status tells); errors are those
+// that should end a sweep: interruption, full disk, an impossible configuration key.
 pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
                          pb_cache *cache, const pb_experiment_args *args);
 

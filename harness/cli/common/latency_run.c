@@ -3,11 +3,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "results/run.h"
-// Its type pb_items (a score's items) and the tensor library's function of that name do not fit
-// into one file.
-#define pb_items pb_score_items_
 #include "results/stats.h"
-#undef pb_items
 #include "train/budget.h"
 
 #include <errno.h>

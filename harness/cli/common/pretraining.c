@@ -12,10 +12,11 @@
 
 json_t *pb_pretraining_defaults(void)
 {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:i, s:s, s:i, s:i, s:f, s:f, s:i}",
-                     "width", 96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3, "head_dim", 16,
-                     "context", 256, "tied", 1, "text", "", "bytes", 3000000, "mark", "\n\n", "steps",
-                     1000, "batch", 16, "lr", 3e-3, "warmup", 0.03, "seed", 1);
+    return json_pack(
+        "{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:i, s:s, s:i, s:i, s:f, s:f, s:i}", "width",
+        96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3, "head_dim", 16, "context", 256,
+        "tied", 1, "text", "", "bytes", 3000000, "mark", "\n\n", "steps", 1000, "batch", 16, "lr",
+        3e-3, "warmup", 0.03, "seed", 1);
 }
 
 static pb_err size_of(const json_t *j, const char *key, size_t *out, int64_t max)
@@ -102,9 +103,9 @@ pb_err pb_pretrain(const json_t *given, const char *folder)
     pb_seqs train = {0}, valid = {0};
     char file[4096], checkpoint[4096];
     recipe r;
-    static const char *const known[] = {"width", "ffn",   "layers", "heads", "kv_heads", "head_dim",
-                                        "context", "tied", "text",  "bytes", "mark",     "steps",
-                                        "batch", "lr",    "warmup", "seed",  NULL};
+    static const char *const known[] = {
+        "width", "ffn",  "layers", "heads", "kv_heads", "head_dim", "context", "tied", "text",
+        "bytes", "mark", "steps",  "batch", "lr",       "warmup",   "seed",    NULL};
     json_t *j = pb_pretraining_defaults(), *old = NULL;
     PB_GO(pb_json_only(given, known, "a pretraining recipe"));
     json_object_update(j, (json_t *)given);
