@@ -426,9 +426,11 @@ typedef struct axis {
     double rows; // of the batch, when x = tenants
 } axis;
 
+// The per-tenant loop and the second measurement of the base are for tables: reference and noise.
 static bool decodes(const pb_arm *a)
 {
-    return !strcmp(a->s->phase, "decode") && a->n && a->s->rows > 0;
+    return !strcmp(a->s->phase, "decode") && a->n && a->s->rows > 0 &&
+           strcmp(a->s->sharing, "loop") && strcmp(a->s->method, "base-again");
 }
 
 static axis choose_axis(const pb_summary *m)
@@ -492,7 +494,8 @@ static bool latency(sheet *s, const pb_summary *m)
             for (size_t i = 0; i < m->n_arms; i++) {
                 const pb_arm *a = &m->arms[i];
                 bool plain = strcmp(a->s->sharing, "same") && strcmp(a->s->sharing, "different");
-                if (!decodes(a) || strcmp(a->s->method, methods[k]) ||
+                bool mixed = !strcmp(a->s->sharing, "mixed"); // tenants that differ
+                if (!decodes(a) || strcmp(a->s->method, methods[k]) || (mixed && p == 0) ||
                     (!plain && strcmp(a->s->sharing, panels[p])) ||
                     (x.tenants && a->s->rows != x.rows))
                     continue;
