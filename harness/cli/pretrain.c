@@ -14,6 +14,7 @@ struct args {
 static const struct argp_option opts[] = {
     {"out", 'o', "DIR", 0, "Model folder to write", 0},
     {"text", 't', "FILE", 0, "Plain text (default: generated, English-like)", 0},
+    {"bytes", 'b', "N", 0, "Bytes of generated text (default 3M)", 0},
     {"mark", 'k', "TEXT", 0, "What separates documents in it (default: a blank line)", 0},
     {"steps", 'n', "N", 0, "Optimizer steps (default 1000)", 0},
     {"batch", 'B', "N", 0, "Sequences per step (default 16)", 0},
@@ -56,6 +57,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'k':
         json_object_set_new(a->recipe, "mark", json_string(arg));
+        break;
+    case 'b':
+        put(state, a->recipe, "bytes", arg);
         break;
     case 'n':
         put(state, a->recipe, "steps", arg);

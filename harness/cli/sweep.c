@@ -149,7 +149,7 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
         s->skipped++;
     } else if (strcmp(r.status, "complete")) {
         s->failed++;
-        pb_warn("%s: %s (%s)", shown, r.status, pb_error_message());
+        pb_warn("%s: %s (%s)", shown, r.status, r.why);
     } else {
         double spent = pb_now() - s->start, fresh = (double)(s->done - s->skipped);
         pb_info("%s: %s %.1f %%, loss %.3f, %.1f s; about %.0f s left for all", shown, r.metric,

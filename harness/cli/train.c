@@ -206,8 +206,9 @@ static pb_err run(int argc, char **argv)
         printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
                label, r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
-        err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED, NULL,
-                      "the run ended as \"%s\"; see `pedrobench table %s`", r.status, a.out);
+        err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED,
+                      "the result file records it; `pedrobench table` counts it", "the run %s: %s",
+                      r.status, r.why);
     pb_cache_free(&cache);
     json_decref(a.config);
     return err;

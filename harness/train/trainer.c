@@ -244,7 +244,8 @@ static pb_err update(trainer *t, pb_train_point *p)
         return diverged(t, "the gradient norm", norm);
     if (t->step == 0)
         t->first_loss = loss;
-    if (loss > 5 * t->first_loss + 10)
+    // Absurd: twice the loss of guessing all tokens alike, and far above where training began.
+    if (loss > 2 * log((double)t->m->config.vocab) && loss > 3 * t->first_loss)
         return diverged(t, "the loss", loss);
     if (o->clip > 0 && norm > o->clip)
         pb_grad_scale(t->p, o->clip / norm, false);

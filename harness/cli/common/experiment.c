@@ -448,6 +448,8 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
         goto done;
     }
     pb_err cannot = solve(&e);
+    if (cannot)
+        snprintf(out->why, sizeof out->why, "%s", pb_error_message());
     out->trainable = e.trainable;
     PB_GO(pb_config_hash(hash, e.config));
     PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
@@ -458,20 +460,18 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
         PB_GO(pb_model_open(&e.own, e.model, &ma));
         e.m = e.own;
     }
-    char why[1024];
-    if (cannot)
-        snprintf(why, sizeof why, "%s", pb_error_message());
     PB_GO(open_run(&e, h5));
     if (cannot) {
         out->status = "failed";
-        err = pb_run_finish(e.run, PB_RUN_FAILED, why);
+        err = pb_run_finish(e.run, PB_RUN_FAILED, out->why);
     } else {
         err = work(&e, out, h5, args);
         if (!err) {
             err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
         } else if (err == PB_DIVERGED) {
             out->status = "diverged";
-            err = pb_run_finish(e.run, PB_RUN_DIVERGED, pb_error_message());
+            snprintf(out->why, sizeof out->why, "%s", pb_error_message());
+            err = pb_run_finish(e.run, PB_RUN_DIVERGED, out->why);
         }
     }
     if (!err)
