@@ -52,7 +52,8 @@ ok "Ctrl-C and resume: bitwise the same" [ "$(losses "$tmp/interrupted.h5")" = "
 
 exits 0 "${train[@]}" "$tmp/whole.h5"
 prints "complete already"
-exits 1 "${train[@]}" "$tmp/diverged.h5" --method full --budget 100% --lr 100 --clip 0
+exits 1 "$PEDROBENCH" train --model "$tmp/model" --task yesno --method full --lr 100 --clip 0 \
+    --train-examples 100 --valid-examples 10 --test-examples 10 --quiet --out "$tmp/diverged.h5"
 ok "divergence is a status" [ "$(h5dump -a status "$tmp/diverged.h5" 2>/dev/null | grep -c diverged)" -eq 1 ]
 says "is .* at step"
 exits 1 "${train[@]}" "$tmp/budget.h5" --budget 10
