@@ -94,8 +94,8 @@ static pb_err backbone(sweep *s)
     PB_TRY(pb_json_opt_str(s->file, "model", &path));
     if (path) { // relative to the experiment file
         const char *slash = strrchr(s->a->file, '/');
-        int folder = *path != '/' && slash ? (int)(slash - s->a->file) + 1 : 0;
-        return pb_path(s->model, sizeof s->model, "%.*s%s", folder, s->a->file, path);
+        int prefix = *path != '/' && slash ? (int)(slash - s->a->file) + 1 : 0;
+        return pb_path(s->model, sizeof s->model, "%.*s%s", prefix, s->a->file, path);
     }
     if (!b)
         return pb_fail(PB_INPUT, "give --model, or a \"model\" or \"backbone\" in the file",
