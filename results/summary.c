@@ -57,8 +57,9 @@ static void free_entries(entry *e, size_t n)
 
 static pb_err make_entries(entry **out, size_t *n, const pb_records *records)
 {
-    static const char *const seed[] = {"seed", NULL}, *const seed_task[] = {
-        "seed", "task", "task_version", "data_sha256", NULL};
+    static const char *const seed[] = {"seed", NULL}, *const seed_task[] = {"seed", "task",
+                                                                            "task_version",
+                                                                            "data_sha256", NULL};
     *n = 0;
     entry *e = *out = calloc(records->n + 1, sizeof *e);
     if (!e)

@@ -4,6 +4,8 @@
 #include "core/threads.h"
 
 #include <argp.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +69,11 @@ int main(int argc, char **argv)
         pb_err err = pb_threads_set(0);
         if (!err)
             err = pb_commands[i]->run(argc - 1, argv + 1);
-        if (!err && (fflush(stdout) || ferror(stdout)))
+        errno = 0;
+        bool unwritten = fflush(stdout) || ferror(stdout);
+        if (unwritten && errno == EPIPE)
+            return 1; // whoever read the output has gone; nobody is left to be told
+        if (!err && unwritten)
             err = pb_fail(PB_IO, "is the disk full?", "cannot write standard output");
         if (!err)
             return 0;

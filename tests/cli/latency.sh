@@ -50,7 +50,7 @@ grep -q "^| base " "$dir/b.md" || fail "markdown lacks a row"
 "$PEDROBENCH" latency --random 32x64x2x4x2x90 --budget 4k --tenants 1,2 --seconds 40 \
     --out "$dir/c.h5" --quiet > "$dir/c.txt" 2> /dev/null &
 pid=$!
-for i in $(seq 300); do
+for _ in $(seq 300); do
     sleep 0.1
     [ -s "$dir/c.jsonl" ] && [ "$(wc -l < "$dir/c.jsonl")" -gt 1 ] && break
 done

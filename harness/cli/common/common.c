@@ -15,7 +15,8 @@ pb_err pb_parse_tokens(const char *text, size_t vocab, int32_t **out, size_t *n)
         char *end;
         errno = 0;
         long v = strtol(s, &end, 10);
-        if (errno || end == s || (*end && *end != ',') || v < 0 || (size_t)v >= vocab)
+        bool last = *end == 0, more = *end == ',' && end[1];
+        if (errno || end == s || !(last || more) || v < 0 || (size_t)v >= vocab)
             return pb_fail(PB_USAGE, "separate ids with commas, e.g. 1,403,7",
                            "\"%.20s\" is not a token id below %zu", s, vocab);
         (*out)[(*n)++] = (int32_t)v;

@@ -29,7 +29,7 @@ typedef struct pb_experiment_args {
 typedef struct pb_experiment_result {
     bool skipped;       // it was complete already
     const char *status; // "complete", "diverged", "failed"
-    char why[512]; // of a run that is not complete
+    char why[512];      // of a run that is not complete
     const char *metric;
     double score, loss, seconds;
     size_t trainable;
