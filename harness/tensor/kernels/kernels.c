@@ -303,8 +303,10 @@ INLINE size_t span(size_t left)
     return left >= 4 * VL ? 4 * VL : left >= VL ? VL : left;
 }
 
+// y(M, W vectors or `part` lanes) += scale * t b, where t(m,j) = t[m * tm + j * tj].
 INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, const real *t,
-                       size_t ldt, const real *b, size_t ldb, size_t r, size_t part, real scale)
+                       size_t tm, size_t tj, const real *b, size_t ldb, size_t r, size_t part,
+                       real scale)
 {
     vec acc[4][4];
 #pragma GCC unroll 4
@@ -319,7 +321,7 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
             q[v] = part ? load_part(b + j * ldb, part) : load(b + j * ldb + v * VL);
 #pragma GCC unroll 4
         for (size_t m = 0; m < M; m++) {
-            vec p = all(scale * t[m * ldt + j]);
+            vec p = all(scale * t[m * tm + j * tj]);
 #pragma GCC unroll 4
             for (size_t v = 0; v < W; v++)
                 acc[m][v] += p * q[v];
@@ -336,90 +338,44 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
         }
 }
 
-static void axpys(real *y, size_t ldy, const real *t, size_t ldt, const real *b, size_t ldb,
-                  size_t R, size_t r, size_t n, real scale)
+INLINE void axpys_strided(real *y, size_t ldy, const real *t, size_t tm, size_t tj, const real *b,
+                          size_t ldb, size_t R, size_t r, size_t n, real scale)
 {
     for (size_t m = 0, M; m < R; m += M) {
         M = R - m >= 4 ? 4 : 1;
-        const real *pt = t + m * ldt;
+        const real *pt = t + m * tm;
         for (size_t i = 0, w; i < n; i += w) {
             w = span(n - i);
             real *py = y + m * ldy + i;
             const real *pb = b + i;
+            size_t part = w < VL ? w : 0;
             if (w == 4 * VL && M == 4)
-                axpys_tile(4, 4, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+                axpys_tile(4, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
             else if (w == 4 * VL)
-                axpys_tile(1, 4, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
-            else if (w == VL && M == 4)
-                axpys_tile(4, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
-            else if (w == VL)
-                axpys_tile(1, 1, py, ldy, pt, ldt, pb, ldb, r, 0, scale);
+                axpys_tile(1, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (M == 4 && part)
+                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
             else if (M == 4)
-                axpys_tile(4, 1, py, ldy, pt, ldt, pb, ldb, r, w, scale);
+                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (part)
+                axpys_tile(1, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
             else
-                axpys_tile(1, 1, py, ldy, pt, ldt, pb, ldb, r, w, scale);
+                axpys_tile(1, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
         }
     }
 }
 
-// g(r,n) += scale t^T x is axpys with t read down its columns; rows are the long dimension.
-INLINE void outer_tile(const size_t M, const size_t W, real *g, size_t ldg, const real *t,
-                       size_t ldt, const real *x, size_t ldx, size_t R, size_t part, real scale)
+static void axpys(real *y, size_t ldy, const real *t, size_t ldt, const real *b, size_t ldb,
+                  size_t R, size_t r, size_t n, real scale)
 {
-    vec acc[4][4];
-#pragma GCC unroll 4
-    for (size_t m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (size_t v = 0; v < W; v++)
-            acc[m][v] = part ? load_part(g + m * ldg, part) : load(g + m * ldg + v * VL);
-    for (size_t i = 0; i < R; i++) {
-        vec q[4];
-#pragma GCC unroll 4
-        for (size_t v = 0; v < W; v++)
-            q[v] = part ? load_part(x + i * ldx, part) : load(x + i * ldx + v * VL);
-#pragma GCC unroll 4
-        for (size_t m = 0; m < M; m++) {
-            vec p = all(scale * t[i * ldt + m]);
-#pragma GCC unroll 4
-            for (size_t v = 0; v < W; v++)
-                acc[m][v] += p * q[v];
-        }
-    }
-#pragma GCC unroll 4
-    for (size_t m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (size_t v = 0; v < W; v++) {
-            if (part)
-                store_part(g + m * ldg, acc[m][v], part);
-            else
-                store(g + m * ldg + v * VL, acc[m][v]);
-        }
+    axpys_strided(y, ldy, t, ldt, 1, b, ldb, R, r, n, scale);
 }
 
+// The same with t read down its columns: the long dimension is summed over.
 static void outer(real *g, size_t ldg, const real *t, size_t ldt, const real *x, size_t ldx,
                   size_t R, size_t r, size_t n, real scale)
 {
-    for (size_t m = 0, M; m < r; m += M) {
-        M = r - m >= 4 ? 4 : 1;
-        const real *pt = t + m;
-        for (size_t i = 0, w; i < n; i += w) {
-            w = span(n - i);
-            real *pg = g + m * ldg + i;
-            const real *px = x + i;
-            if (w == 4 * VL && M == 4)
-                outer_tile(4, 4, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
-            else if (w == 4 * VL)
-                outer_tile(1, 4, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
-            else if (w == VL && M == 4)
-                outer_tile(4, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
-            else if (w == VL)
-                outer_tile(1, 1, pg, ldg, pt, ldt, px, ldx, R, 0, scale);
-            else if (M == 4)
-                outer_tile(4, 1, pg, ldg, pt, ldt, px, ldx, R, w, scale);
-            else
-                outer_tile(1, 1, pg, ldg, pt, ldt, px, ldx, R, w, scale);
-        }
-    }
+    axpys_strided(g, ldg, t, 1, ldt, x, ldx, r, R, n, scale);
 }
 
 // ---------------------------------------------------------------- vectors
