@@ -19,7 +19,7 @@ static const struct {
     const char *task, *hash;
 } golden[] = {
     {"restaurant", "910b6287e97d87e293d33e000c64d30ec2c9976134266898cb04253e12d64841"},
-    {"yesno", "15c7bfb52eb53397c5c3ae83ed4513531218cf2ccd9242f87d9557fcfa76c3a3"},
+    {"yesno", "e6b8832b2f2ffbc40a0be06669e6102e2499620c2cf3907273d45060d6060a1c"},
     {"sql", "dd17e11ca5fd42cfc72c5a6fa7f76fc0303d037d9915dff681d5296557283797"},
 };
 enum { N_TASKS = sizeof golden / sizeof *golden };
@@ -57,7 +57,7 @@ static void test_golden(void **state)
 static const char *meaning(const char *task, const pb_example *e)
 {
     if (!strcmp(task, "yesno"))
-        return strstr(e->prompt, "Does ");
+        return strstr(e->prompt, "Did ");
     return !strcmp(task, "sql") ? e->response : e->prompt;
 }
 
@@ -142,8 +142,17 @@ static void test_limits(void **state)
     assert_non_null(strstr(pb_error_message(), "100000"));
 }
 
-// Questions carry no information: each has as many yes as no, and so has the whole. And the answer
-// is what the passage says.
+static bool kind_word(const char *w)
+{
+    static const char *const kind[] = {"great", "lovely", "fine", "wonderful", "perfect", "superb"};
+    for (size_t i = 0; i < sizeof kind / sizeof *kind; i++)
+        if (!strcmp(kind[i], w))
+            return true;
+    return false;
+}
+
+// Questions carry no information: each has as many yes as no, and so has the whole; so does the
+// asked person's place in the passage. And the answer is what that person said.
 static void test_yesno(void **state)
 {
     (void)state;
@@ -153,21 +162,22 @@ static void test_yesno(void **state)
             size_t n = pb_dataset_count(d, s), yes = 0, best = 0, first_fact = 0;
             for (size_t i = 0; i < n; i++) {
                 const pb_example *e = pb_dataset_at(d, s, i);
-                const char *q = strstr(e->prompt, "Does ");
-                char name[32], colour[32], thing[32], fact[128];
-                assert_int_equal(sscanf(q, "Does %31s have a %31s %31[a-z]?", name, colour, thing),
-                                 3);
-                snprintf(fact, sizeof fact, "%s has a %s %s. ", name, colour, thing);
-                assert_int_equal(e->label, strstr(e->prompt, fact) ? 0 : 1);
+                const char *q = strstr(e->prompt, "Did ");
+                char name[32], thing[32], said[128], word[32];
+                assert_int_equal(sscanf(q, "Did %31s like the %31[a-z]?", name, thing), 2);
+                snprintf(said, sizeof said, "%s said that the %s was ", name, thing);
+                const char *at = strstr(e->prompt, said);
+                assert_non_null(at);
+                assert_int_equal(sscanf(at + strlen(said), "%31[a-z].", word), 1);
+                assert_int_equal(e->label, kind_word(word) ? 0 : 1);
                 yes += e->label == 0;
-                // Predicting from the asked person's place in the passage must not help either.
-                first_fact += (strncmp(e->prompt, name, strlen(name)) == 0) == (e->label == 0);
+                first_fact += (at == e->prompt) == (e->label == 0);
                 // The best guess from the question alone, counted at its first example.
                 size_t count[2] = {0, 0};
                 bool first = true;
                 for (size_t j = 0; j < n; j++) {
                     const pb_example *o = pb_dataset_at(d, s, j);
-                    if (strcmp(strstr(o->prompt, "Does "), q))
+                    if (strcmp(strstr(o->prompt, "Did "), q))
                         continue;
                     first = first && j >= i;
                     count[o->label]++;
