@@ -195,7 +195,9 @@ static size_t leaves(leafs *out)
     LEAF(x2)
     LEAF(y)
     LEAF(q)
-    LEAF(k) LEAF(v) LEAF(l) LEAF(pk) LEAF(pv)
+    LEAF(k)
+    LEAF(v)
+    LEAF(l) LEAF(pk) LEAF(pv)
 #undef LEAF
         for (int i = 0; i < 3; i++) out[n++] =
             (leafs){weight[i], f.w[i].v, f.w[i].d, f.w[i].out * f.w[i].in};
