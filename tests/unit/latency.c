@@ -155,7 +155,7 @@ static void test_arms(void **state)
         if (i && r->rows == r[-1].rows && !strcmp(r->phase, r[-1].phase))
             assert_int_equal(r->n, r[-1].n);
         assert_int_equal(r->tokens, r->rows * (decode ? 1 : P));
-        assert_true(total(r).flops > 0 && total(r).bytes > 0 && total(r).regions > 0);
+        assert_true(total(r).flops > 0 && total(r).bytes > 0);
         samples += r->n + 1; // one round is not kept
     }
     assert_int_equal(s->calls, samples);
@@ -191,7 +191,8 @@ static void test_counts(void **state)
             pb_counts one = total(find(s, name));
             // One batched computation whatever the tenants, and the loop is eight of one request.
             assert_int_equal(same.regions, different.regions);
-            assert_int_equal(different.regions, one.regions);
+            // Only work that is worth sharing out counts, and a larger batch has more of it.
+            assert_true(different.regions >= one.regions);
             assert_int_equal(loop.regions, 8 * one.regions);
             assert_true(same.flops == different.flops && different.flops > base.flops);
             assert_true(loop.flops == 8 * one.flops && loop.bytes == 8 * one.bytes);
