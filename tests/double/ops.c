@@ -190,17 +190,19 @@ typedef struct leafs {
 static size_t leaves(leafs *out)
 {
     size_t n = 0;
-#define LEAF(m) out[n++] = (leafs){#m, f.m.v, f.m.d, f.m.rows * f.m.cols};
-    LEAF(x)
-    LEAF(x2)
-    LEAF(y)
-    LEAF(q)
-    LEAF(k)
-    LEAF(v)
-    LEAF(l) LEAF(pk) LEAF(pv)
+#define LEAF(m) (out[n++] = (leafs){#m, f.m.v, f.m.d, f.m.rows * f.m.cols})
+    LEAF(x);
+    LEAF(x2);
+    LEAF(y);
+    LEAF(q);
+    LEAF(k);
+    LEAF(v);
+    LEAF(l);
+    LEAF(pk);
+    LEAF(pv);
 #undef LEAF
-        for (int i = 0; i < 3; i++) out[n++] =
-            (leafs){weight[i], f.w[i].v, f.w[i].d, f.w[i].out * f.w[i].in};
+    for (int i = 0; i < 3; i++)
+        out[n++] = (leafs){weight[i], f.w[i].v, f.w[i].d, f.w[i].out * f.w[i].in};
     out[n++] = (leafs){"bias", (double *)f.w[0].bias, f.w[0].dbias, f.w[0].out};
     out[n++] = (leafs){"vector", (double *)f.vec.v, f.vec.d, X};
     out[n++] = (leafs){"embedding", f.table, f.dtable, V * X};
