@@ -15,8 +15,9 @@
 
 // Where a method can act. x is the input of the site's linear, y its output (at MID, the input of
 // DOWN; at LAYER_IN, the layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual
-// stream, x being the normalised input of the block). Q and K are before the rotation, Q_ROT and
-// K_ROT after it.
+// stream, x being the normalised input of the block). Where a backbone has norms behind its blocks
+// (Gemma 2), O and DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears
+// give, before norms of their heads (Qwen3) and the rotation; Q_ROT and K_ROT are after both.
 #define PB_SITES(X)                                                                                \
     X(LAYER_IN)                                                                                    \
     X(Q) X(K) X(V) X(Q_ROT) X(K_ROT) X(O) X(ATTN_OUT) X(GATE) X(UP) X(MID) X(DOWN) X(FFN_OUT)

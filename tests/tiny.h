@@ -38,8 +38,9 @@ static const tiny tinies[] = {
       .tied = true,
       .gate = PB_GATE_SILU,
       .bos = -1}},
-    {"shared-key untied bias gelu",
-     {.vocab = 71,
+    {"Qwen3-like, shared-key untied bias gelu window",
+     {.family = PB_QWEN3,
+      .vocab = 71,
       .width = 40,
       .ffn = 37,
       .layers = 2,
@@ -49,8 +50,37 @@ static const tiny tinies[] = {
       .context = 512,
       .norm_eps = 1e-6,
       .rope_theta = 500,
-      .attention_bias = true,
+      .rope = {.kind = PB_ROPE_LINEAR, .factor = 3},
+      .qkv_bias = true,
+      .o_bias = true,
+      .qk_norm = true,
       .gate = PB_GATE_GELU_TANH,
+      .window = 37,
+      .windowed = {2},
+      .bos = -1}},
+    {"Gemma-2-like, grouped tied exact gelu window",
+     {.family = PB_GEMMA2,
+      .vocab = 43,
+      .width = 18,
+      .ffn = 35,
+      .layers = 2,
+      .heads = 4,
+      .kv_heads = 2,
+      .head_dim = 10,
+      .context = 512,
+      .norm_eps = 1e-6,
+      .rope_theta = 10000,
+      .rope = {.kind = PB_ROPE_LLAMA3, .factor = 8, .low = 1, .high = 4, .original = 64},
+      .tied = true,
+      .post_norms = true,
+      .norm_offset = true,
+      .embed_scaled = true,
+      .gate = PB_GATE_GELU,
+      .attn_cap = 1.5,
+      .final_cap = 4,
+      .score_scalar = 7,
+      .window = 9,
+      .windowed = {1},
       .bos = -1}},
 };
 enum { N_TINIES = sizeof tinies / sizeof *tinies };
@@ -72,7 +102,8 @@ static inline void tiny_weights(pb_model *m, uint64_t seed)
         bool bias = strstr(s->name, "bias") != NULL, vector = s->rows == 1;
         bool table = strstr(s->name, "embed") || strstr(s->name, "lm_head");
         double sd = bias ? 0.3 : vector ? 0.2 : table ? 0.4 : 0.9 / sqrt((double)s->cols);
-        fill(m->params.v + s->offset, s->rows * s->cols, vector && !bias ? 1 : 0, sd, &r);
+        double mean = vector && !bias && !m->config.norm_offset ? 1 : 0;
+        fill(m->params.v + s->offset, s->rows * s->cols, mean, sd, &r);
     }
     pb_model_repack(m);
 }

@@ -1,5 +1,7 @@
 // `pedrobench generate`: greedy text from a model, with or without an adapter.
 #include "cli/common/common.h"
+#include "core/log.h"
+#include "model/chat.h"
 #include "serve/decode.h"
 
 #include <stdio.h>
@@ -7,7 +9,7 @@
 #include <string.h>
 
 struct args {
-    const char *model, *adapter, *prompt;
+    const char *model, *adapter, *prompt, *chat, *system;
     size_t max_new;
 };
 
@@ -16,6 +18,11 @@ static const struct argp_option opts[] = {
     {"adapter", 'a', "DIR", 0, "Adapter folder", 0},
     {"prompt", 'p', "TEXT", 0, "Text to continue (default: none)", 0},
     {"max-new", 'n', "N", 0, "Most new tokens (default 128)", 0},
+    {"chat", 'c', "NAME", 0,
+     "The prompt is a user's message: write it in this chat template and print the answer alone. "
+     "\"auto\": the template of the model's folder",
+     0},
+    {"system", 's', "TEXT", 0, "With --chat: the system message", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -35,12 +42,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (pb_parse_size(arg, "--max-new", &a->max_new) || !a->max_new)
             argp_error(state, "--max-new is \"%s\"", arg);
         break;
+    case 'c':
+        a->chat = arg;
+        break;
+    case 's':
+        a->system = arg;
+        break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
         if (!a->model)
             argp_error(state, "--model is needed");
+        if (a->system && !a->chat)
+            argp_error(state, "--system needs --chat");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -52,11 +67,61 @@ static const struct argp argp = {
     opts,
     parse,
     NULL,
-    "Prints the prompt and its greedy continuation.\v"
-    "Example:\n  pedrobench generate --model MODEL --prompt \"Once upon a time\" --max-new 100",
+    "Prints the prompt and its greedy continuation, or the answer to it.\v"
+    "Chat templates: plain, llama2, llama3, chatml, mistral, mistral3, gemma, zephyr, alpaca.\n\n"
+    "Examples:\n"
+    "  pedrobench generate --model MODEL --prompt \"Once upon a time\" --max-new 100\n"
+    "  pedrobench generate --model MODEL --chat auto --prompt \"Name three colours.\"",
     NULL,
     NULL,
     NULL};
+
+// Generation ends at this token too.
+static pb_err add_end(pb_config *c, int32_t id)
+{
+    for (size_t i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id)
+            return PB_OK;
+    if (c->n_eos == PB_MAX_EOS)
+        return pb_fail(PB_UNSUPPORTED, NULL, "the model has %zu end tokens already", c->n_eos);
+    c->eos[c->n_eos++] = id;
+    return PB_OK;
+}
+
+static pb_err encode_chat(pb_model *m, const struct args *a, int32_t **ids, size_t *n, size_t *cap)
+{
+    const pb_chat_template *t;
+    const char *marker;
+    if (strcmp(a->chat, "auto") == 0) {
+        PB_TRY(pb_chat_detect(&t, &marker, a->model));
+        pb_info("chat template %s, known by its \"%s\"", pb_chat_name(t), marker);
+    } else {
+        PB_TRY(pb_chat_find(&t, a->chat));
+    }
+    const pb_chat_message messages[] = {{"system", a->system}, {"user", a->prompt}};
+    pb_chat chat;
+    int32_t end;
+    PB_TRY(pb_chat_format(&chat, t, messages + !a->system, a->system ? 2 : 1));
+    pb_err err = pb_chat_encode(&chat, m->tokenizer, ids, n, cap, &end);
+    pb_chat_free(&chat);
+    return err || end < 0 ? err : add_end(&m->config, end);
+}
+
+static pb_err encode_prompt(pb_model *m, const struct args *a, int32_t **ids, size_t *n,
+                            size_t *cap)
+{
+    if (a->chat)
+        return encode_chat(m, a, ids, n, cap);
+    int32_t bos = pb_tokenizer_bos(m->tokenizer);
+    *cap = strlen(a->prompt) + 16;
+    *ids = malloc(*cap * sizeof **ids);
+    if (!*ids)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu tokens", *cap);
+    if (bos >= 0)
+        (*ids)[(*n)++] = bos;
+    PB_TRY(pb_tokenizer_encode(m->tokenizer, a->prompt, strlen(a->prompt), false, ids, n, cap));
+    return *n > 0 ? PB_OK : pb_fail(PB_INPUT, "give a prompt", "there is no token to begin with");
+}
 
 static pb_err run(int argc, char **argv)
 {
@@ -80,28 +145,27 @@ static pb_err run(int argc, char **argv)
         PB_GO(pb_adapter_load(&ad, a.adapter, &m->config));
         PB_GO(pb_adapter_serve(ad));
     }
-    cap = strlen(a.prompt) + 16;
-    ids = malloc(cap * sizeof *ids);
+    PB_GO(encode_prompt(m, &a, &ids, &n, &cap));
     out = malloc(a.max_new * sizeof *out);
-    if (!ids || !out) {
+    if (!out) {
         err = pb_fail(PB_MEMORY, NULL, "no memory for %zu tokens", a.max_new);
         goto done;
     }
-    ids[n++] = pb_tokenizer_bos(m->tokenizer);
-    PB_GO(pb_tokenizer_encode(m->tokenizer, a.prompt, strlen(a.prompt), false, &ids, &n, &cap));
     pb_request r = {
         .prompt = ids, .n_prompt = n, .max_new = a.max_new, .tenant = ad ? 0 : -1, .out = out};
     PB_GO(pb_decoder_new(&d, m, &ad, ad ? 1 : 0, 1, n + a.max_new));
     PB_GO(pb_decode(d, &r, 1, NULL, NULL));
-    // Prompt and response are decoded together, so that joins between them are the tokenizer's.
+    // Prompt and response are decoded together, so that joins between them are the tokenizer's. An
+    // answer stands alone.
+    size_t shown = a.chat ? 0 : n;
     int32_t *all = realloc(ids, (n + r.n_out) * sizeof *all);
     if (!all) {
         err = pb_fail(PB_MEMORY, NULL, "no memory for %zu tokens", n + r.n_out);
         goto done;
     }
     ids = all;
-    memcpy(ids + n, out, r.n_out * sizeof *ids);
-    PB_GO(pb_tokenizer_decode(m->tokenizer, ids, n + r.n_out, false, &text, &len));
+    memcpy(ids + shown, out, r.n_out * sizeof *ids);
+    PB_GO(pb_tokenizer_decode(m->tokenizer, ids, shown + r.n_out, false, &text, &len));
     fwrite(text, 1, len, stdout);
     fputc('\n', stdout);
 done:

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { DIGITS = sizeof(real) > 4 ? 17 : 9 }; // enough to read the same number back
+
 struct args {
     const char *model, *adapter, *tokens, *prompt;
     bool full;
@@ -73,7 +75,7 @@ static void print_matrix(const char *key, const pb_spec *s, const real *d, bool 
     bool turned = s->flags & PB_TRANSPOSED;
     for (size_t i = 0; i < s->rows * s->cols; i++) {
         size_t at = turned ? i % s->rows * s->cols + i / s->rows : i;
-        printf("%s%.9g", i ? "," : "", (double)d[at]);
+        printf("%s%.*g", i ? "," : "", DIGITS, (double)d[at]);
     }
     printf("]");
 }
@@ -124,7 +126,7 @@ static pb_err run(int argc, char **argv)
     double loss = 0;
     for (size_t i = 0; i + 1 < n; i++)
         loss += target[i] >= 0 ? (double)nll[i] * (double)weight[i] : 0;
-    printf("{\"loss\": %.9g, \"gradients\": {", loss);
+    printf("{\"loss\": %.*g, \"gradients\": {", DIGITS, loss);
     const pb_params *p = ad ? &ad->params : &m->params;
     bool first = true;
     for (size_t i = 0; i < p->layout->n; i++) {

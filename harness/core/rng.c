@@ -3,7 +3,7 @@
 #include <math.h>
 #include <Random123/philox.h>
 
-static void block_at(uint32_t out[4], uint64_t seed, uint32_t stream, uint32_t sub, uint64_t index)
+void pb_rng_block(uint32_t out[4], uint64_t seed, uint32_t stream, uint32_t sub, uint64_t index)
 {
     philox4x32_ctr_t c = {{(uint32_t)index, (uint32_t)(index >> 32), sub, stream}};
     philox4x32_key_t k = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
@@ -20,14 +20,14 @@ pb_rng pb_rng_make(uint64_t seed, pb_stream stream, uint32_t sub)
 uint32_t pb_rng_u32(pb_rng *r)
 {
     if (r->next % 4 == 0)
-        block_at(r->block, r->seed, r->stream, r->sub, r->next / 4);
+        pb_rng_block(r->block, r->seed, r->stream, r->sub, r->next / 4);
     return r->block[r->next++ % 4];
 }
 
 uint32_t pb_rng_at(uint64_t seed, pb_stream stream, uint32_t sub, uint64_t index)
 {
     uint32_t b[4];
-    block_at(b, seed, stream, sub, index / 4);
+    pb_rng_block(b, seed, stream, sub, index / 4);
     return b[index % 4];
 }
 

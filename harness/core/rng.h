@@ -36,5 +36,7 @@ void pb_rng_shuffle(pb_rng *r, size_t *index, size_t n);
 
 // One 32-bit number addressed directly: for dropout, where rows are processed in any order.
 uint32_t pb_rng_at(uint64_t seed, pb_stream stream, uint32_t sub, uint64_t index);
+// Four at once: those with the indices 4 * block to 4 * block + 3.
+void pb_rng_block(uint32_t out[4], uint64_t seed, uint32_t stream, uint32_t sub, uint64_t block);
 
 #endif

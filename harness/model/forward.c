@@ -191,53 +191,75 @@ static void prefixes(pb_step *st)
     }
 }
 
+// Over every run of n values of a row.
+static pb_mat *norm(pb_ctx *c, const pb_config *g, pb_mat *x, pb_vector w, size_t n)
+{
+    return pb_rms_norm(c, x, w, n, g->norm_offset ? 1 : 0, g->norm_eps);
+}
+
 static pb_mat *run(pb_step *st, const int32_t *tokens)
 {
     pb_ctx *c = &st->c;
     const pb_model *m = st->m;
     const pb_config *g = &m->config;
     size_t H = g->heads, KVH = g->kv_heads, D = g->head_dim;
-    pb_gate_kind act = g->gate == PB_GATE_SILU ? PB_SILU : PB_GELU_TANH;
+    static const pb_gate_kind gates[] = {
+        [PB_GATE_SILU] = PB_SILU, [PB_GATE_GELU_TANH] = PB_GELU_TANH, [PB_GATE_GELU] = PB_GELU_ERF};
+    pb_scores how = {.scale = 1 / sqrt(g->score_scalar > 0 ? g->score_scalar : (double)D),
+                     .cap = g->attn_cap};
     arrange(st);
     c->layer = 0;
     real *table = pb_rope_table(c, D, m->inv_freq);
-    pb_mat *x = pb_embed(c, m->embed, c->record ? m->dembed : NULL, g->vocab, g->width, tokens);
+    // Published implementations of Gemma round this root to the type they compute in (45.25 instead
+    // of 45.2548 for a width of 2048 in bfloat16). Here computation is in float, and so is the
+    // root.
+    pb_mat *x = pb_embed(c, m->embed, c->record ? m->dembed : NULL, g->vocab, g->width,
+                         g->embed_scaled ? sqrt((double)g->width) : 1, tokens);
     for (size_t l = 0; l < g->layers; l++) {
         const pb_layer *w = &m->layer[l];
         pb_mat *y[3];
         c->layer = l;
         x = at_site(st, PB_SITE_LAYER_IN, x, x);
-        pb_mat *n = pb_rms_norm(c, x, w->norm1, g->norm_eps);
+        pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
         prompts(st, x, n);
         const pb_weight *qkv[] = {&w->lin[PB_LIN_Q], &w->lin[PB_LIN_K], &w->lin[PB_LIN_V]};
         pb_linear(c, y, n, qkv, 3);
         pb_mat *q = at_site(st, PB_SITE_Q, n, y[0]);
         pb_mat *k = at_site(st, PB_SITE_K, n, y[1]);
         pb_mat *v = at_site(st, PB_SITE_V, n, y[2]);
+        if (g->qk_norm) {
+            q = norm(c, g, q, w->norm[PB_NORM_Q], D);
+            k = norm(c, g, k, w->norm[PB_NORM_K], D);
+        }
         pb_rope(c, q, H, D, table);
         pb_rope(c, k, KVH, D, table);
         q = at_site(st, PB_SITE_Q_ROT, n, q);
         k = at_site(st, PB_SITE_K_ROT, n, k);
         prefixes(st);
-        pb_mat *a = pb_attention(c, q, k, v, H, KVH, D);
+        how.window = pb_config_window(g, l);
+        pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
         const pb_weight *o[] = {&w->lin[PB_LIN_O]};
         pb_linear(c, y, a, o, 1);
         pb_mat *out = at_site(st, PB_SITE_O, a, y[0]);
+        if (g->post_norms)
+            out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
         out = at_site(st, PB_SITE_ATTN_OUT, n, out);
         x = pb_add(c, x, out);
-        n = pb_rms_norm(c, x, w->norm2, g->norm_eps);
+        n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
         const pb_weight *gu[] = {&w->lin[PB_LIN_GATE], &w->lin[PB_LIN_UP]};
         pb_linear(c, y, n, gu, 2);
         pb_mat *gate = at_site(st, PB_SITE_GATE, n, y[0]);
         pb_mat *up = at_site(st, PB_SITE_UP, n, y[1]);
-        pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, act));
+        pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));
         const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
         pb_linear(c, y, mid, down, 1);
         out = at_site(st, PB_SITE_DOWN, mid, y[0]);
+        if (g->post_norms)
+            out = norm(c, g, out, w->norm[PB_NORM_FFN_OUT], g->width);
         out = at_site(st, PB_SITE_FFN_OUT, n, out);
         x = pb_add(c, x, out);
     }
-    return pb_rms_norm(c, x, m->norm, g->norm_eps);
+    return norm(c, g, x, m->norm, g->width);
 }
 
 static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
@@ -267,7 +289,7 @@ pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, 
 void pb_step_loss(pb_step *s, pb_mat *h, const int32_t *target, const real *weight, real *nll,
                   uint8_t *hits)
 {
-    pb_lm_loss(&s->c, h, &s->m->head, target, weight, nll, hits);
+    pb_lm_loss(&s->c, h, &s->m->head, s->m->config.final_cap, target, weight, nll, hits);
 }
 
 void pb_step_backward(pb_step *s)
@@ -277,7 +299,7 @@ void pb_step_backward(pb_step *s)
 
 void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, real *out)
 {
-    pb_logits(&s->c, out, h, &s->m->head, rows, n);
+    pb_logits(&s->c, out, h, &s->m->head, s->m->config.final_cap, rows, n);
 }
 
 const pb_counts *pb_step_counts(const pb_step *s)
@@ -370,9 +392,9 @@ static void dry_step(pb_step *st, const pb_batch *b)
     begin(st, b, true, 0, 0);
     pb_mat *h = run(st, b->tokens);
     if (st->limits.loss || st->limits.train)
-        pb_lm_loss(&st->c, h, &st->m->head, NULL, NULL, NULL, NULL);
+        pb_lm_loss(&st->c, h, &st->m->head, st->m->config.final_cap, NULL, NULL, NULL, NULL);
     else
-        pb_logits(&st->c, NULL, h, &st->m->head, NULL, b->n_seg);
+        pb_logits(&st->c, NULL, h, &st->m->head, st->m->config.final_cap, NULL, b->n_seg);
     if (st->limits.train)
         pb_backward(&st->c);
     st->c.dry = false;
@@ -415,11 +437,8 @@ static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants,
                      .threads = pb_threads(),
                      .record = limits->train};
     for (size_t t = 0; t < n; t++)
-        if (memcmp(&tenants[t]->config.width, &m->config.width,
-                   offsetof(pb_config, context) - offsetof(pb_config, width)))
-            return pb_fail(PB_INPUT, "an adapter fits only the geometry it was made for",
-                           "tenant %zu (%s) was made for another backbone", t,
-                           tenants[t]->method->name);
+        if (pb_config_same_geometry(&m->config, &tenants[t]->config))
+            return pb_context(PB_INPUT, "tenant %zu (%s)", t, tenants[t]->method->name);
     if (limits->train && n && !m->head.panels_t)
         return pb_fail(PB_INTERNAL, "open the model with gradients",
                        "the backbone has no transposed weights to send gradients through");

@@ -112,30 +112,26 @@ static size_t expected_size(const pb_config *c, const part *order, size_t header
     return header + n * sizeof(float);
 }
 
-// Moves row 2i of each head to i and row 2i+1 to i + D/2.
-static void copy_turned(float *out, const uint8_t *in, size_t rows, size_t cols, size_t heads)
+static void tensor_name(char out[96], part p, size_t layer, const matrix *m)
 {
-    size_t D = rows / heads, bytes = cols * sizeof(float);
-    for (size_t r = 0; r < rows; r++) {
-        size_t i = r % D, to = r - i + i / 2 + i % 2 * (D / 2);
-        memcpy(out + to * cols, in + r * bytes, bytes);
-    }
+    if (m->per_layer)
+        snprintf(out, 96, "model.layers.%zu.%s", layer, names[p]);
+    else
+        snprintf(out, 96, "%s", names[p]);
 }
 
 static pb_err add(pb_tensors *t, part p, size_t layer, const matrix *m, const uint8_t *in)
 {
     char name[96];
-    if (m->per_layer)
-        snprintf(name, sizeof name, "model.layers.%zu.%s", layer, names[p]);
-    else
-        snprintf(name, sizeof name, "%s", names[p]);
-    size_t bytes = elements(m) * sizeof(float);
-    float *data = malloc(bytes); // (rows,cols); pb_tensors_add reports a failure
-    if (data && m->turned_heads)
-        copy_turned(data, in, m->rows, m->cols, m->turned_heads);
-    else if (data)
-        memcpy(data, in, bytes);
-    return pb_tensors_add(t, name, m->rows, m->cols, data);
+    tensor_name(name, p, layer, m);
+    pb_tensor x = {.dtype = PB_F32,
+                   .n_dims = m->cols ? 2 : 1,
+                   .shape = {m->rows, m->cols},
+                   .count = elements(m),
+                   .data = in,
+                   .mapped = true,
+                   .head_rows = m->turned_heads ? m->rows / m->turned_heads : 0};
+    return pb_tensors_add(t, name, &x);
 }
 
 static pb_err read_config(pb_config *c, const int32_t h[7], bool tied)
@@ -212,27 +208,108 @@ static pb_err read_tensors(pb_tensors *t, const pb_config *c, const part *order,
 pb_err pb_llama2c_open(pb_tensors **out, pb_config *cfg, const char *path)
 {
     pb_err err = PB_OK;
-    pb_file f = {0};
     pb_tensors *t = NULL;
     const part *order = NULL;
     size_t header = 0;
     *out = NULL;
-    PB_TRY(pb_file_map(&f, path));
-    PB_GO(read_header(cfg, &f, &order, &header));
+    PB_TRY(pb_tensors_new(&t, path));
+    const pb_file *f = pb_tensors_file(t);
+    PB_GO(read_header(cfg, f, &order, &header));
     size_t expected = expected_size(cfg, order, header);
-    if (f.size != expected)
+    if (f->size != expected)
         PB_GO(pb_fail(PB_INPUT,
-                      f.size < expected ? "the file may be truncated"
-                                        : "is this a llama2.c checkpoint?",
-                      "it has %zu bytes, but its header asks for %zu", f.size, expected));
-    PB_GO(pb_tensors_new(&t));
-    PB_GO(read_tensors(t, cfg, order, f.data + header));
+                      f->size < expected ? "the file may be truncated"
+                                         : "is this a llama2.c checkpoint?",
+                      "it has %zu bytes, but its header asks for %zu", f->size, expected));
+    PB_GO(read_tensors(t, cfg, order, f->data + header));
 done:
-    pb_file_unmap(&f);
     if (err) {
         pb_tensors_close(t);
         return pb_context(err, "%.300s", path);
     }
     *out = t;
     return PB_OK;
+}
+
+static const char *odd_for_llama2c(const pb_config *c)
+{
+    if (c->family != PB_LLAMA && c->family != PB_MISTRAL)
+        return "the family";
+    if (c->qkv_bias || c->o_bias || c->mlp_bias)
+        return "biases";
+    if (c->qk_norm || c->post_norms || c->norm_offset || c->embed_scaled)
+        return "the norms";
+    if (c->attn_cap != 0 || c->final_cap != 0 || c->score_scalar != 0 || c->window)
+        return "attention";
+    if (c->gate != PB_GATE_SILU)
+        return "the activation";
+    if (c->rope.kind != PB_ROPE_PLAIN || c->rope_theta != 10000)
+        return "rope_theta or rope_scaling";
+    if (c->norm_eps != 1e-5)
+        return "rms_norm_eps";
+    if (c->head_dim * c->heads != c->width)
+        return "head_dim";
+    return NULL;
+}
+
+static pb_err write_matrix(FILE *f, const pb_tensor *x, const matrix *m, const char *path)
+{
+    size_t cols = m->cols ? m->cols : 1, D = m->turned_heads ? m->rows / m->turned_heads : 0;
+    pb_err err = PB_OK;
+    real *in = malloc(cols * sizeof *in);
+    float *out = malloc(cols * sizeof *out);
+    if (!in || !out)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for a row of %zu values", cols));
+    for (size_t r = 0; r < m->rows; r++) {
+        size_t i = D ? r % D : 0, from = D ? r - i + i / 2 + i % 2 * (D / 2) : r;
+        pb_tensor_read(x, from * cols, cols, in);
+        for (size_t k = 0; k < cols; k++)
+            out[k] = (float)in[k];
+        if (fwrite(out, sizeof *out, cols, f) != cols)
+            PB_GO(pb_fail(PB_IO, "is the disk full?", "cannot write %s", path));
+    }
+done:
+    free(in);
+    free(out);
+    return err;
+}
+
+pb_err pb_llama2c_write(const char *path, const pb_config *c, const pb_tensors *t)
+{
+    const char *odd = odd_for_llama2c(c);
+    if (odd)
+        return pb_fail(PB_UNSUPPORTED, "llama2.c knows plain LLaMA: theta 10000, eps 1e-5",
+                       "%s of this model cannot be written to a llama2.c checkpoint", odd);
+    pb_err err = PB_OK;
+    pb_writer w = {0};
+    char name[96];
+    int32_t head[9] = {MAGIC,
+                       1,
+                       (int32_t)c->width,
+                       (int32_t)c->ffn,
+                       (int32_t)c->layers,
+                       (int32_t)c->heads,
+                       (int32_t)c->kv_heads,
+                       (int32_t)c->vocab,
+                       (int32_t)c->context};
+    uint8_t header[HEADER_V1] = {0};
+    memcpy(header, head, sizeof head);
+    header[FLAG_V1] = c->tied;
+    PB_GO(pb_writer_open(&w, path));
+    if (fwrite(header, sizeof header, 1, w.stream) != 1)
+        PB_GO(pb_fail(PB_IO, "is the disk full?", "cannot write %s", path));
+    for (const part *p = order_v1; *p != END; p++) {
+        matrix m = shape_of(c, *p);
+        for (size_t i = 0; i < m.copies; i++) {
+            const pb_tensor *x;
+            tensor_name(name, *p, i, &m);
+            PB_GO(pb_tensors_need(t, name, m.rows, m.cols, &x));
+            PB_GO(write_matrix(w.stream, x, &m, path));
+        }
+    }
+    err = pb_writer_commit(&w);
+done:
+    if (err)
+        pb_writer_abandon(&w);
+    return err;
 }

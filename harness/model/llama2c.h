@@ -10,4 +10,8 @@
 // Fills in the configuration and the tensors. Truncated and contradictory files are refused.
 pb_err pb_llama2c_open(pb_tensors **out, pb_config *cfg, const char *path);
 
+// Writes version 1. The format has no room for anything but plain LLaMA: what it cannot say is
+// refused by name. `t` has the weights under Hugging Face names.
+pb_err pb_llama2c_write(const char *path, const pb_config *cfg, const pb_tensors *t);
+
 #endif

@@ -3,8 +3,7 @@
 
 #include "core/file.h"
 #include "core/hash.h"
-#include "model/llama2c.h"
-#include "model/tensors.h"
+#include "model/source.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,39 +11,83 @@
 #include <string.h>
 #include <sha2.h>
 
-enum { W_EMBED, W_NORM, W_HEAD, W_NORM1, W_NORM2, W_LINEAR, W_BIAS = W_LINEAR + PB_N_LINEARS };
+enum {
+    W_EMBED,
+    W_NORM,
+    W_HEAD,
+    W_NORMS,
+    W_LINEAR = W_NORMS + PB_N_NORMS,
+    W_BIAS = W_LINEAR + PB_N_LINEARS
+};
 
-static pb_err full_name(char out[160], const pb_spec *s)
+static bool has_bias(const pb_config *c, int linear)
+{
+    return linear <= PB_LIN_V ? c->qkv_bias : linear == PB_LIN_O ? c->o_bias : c->mlp_bias;
+}
+
+// Values of a layer's norm; 0 when it has none.
+static size_t norm_size(const pb_config *c, int id)
+{
+    if (id >= PB_NORM_Q)
+        return c->qk_norm ? c->head_dim : 0;
+    return id < PB_NORM_ATTN_OUT || c->post_norms ? c->width : 0;
+}
+
+static size_t layer_norms(const pb_config *c)
+{
+    size_t n = 0;
+    for (int i = 0; i < PB_N_NORMS; i++)
+        n += norm_size(c, i);
+    return n;
+}
+
+// Where post norms exist, the name that others use for the second norm means the first of them.
+static const char *norm_name(const pb_config *c, int id)
+{
+    static const char *const names[PB_N_NORMS] = {
+        "input_layernorm.weight",          "pre_feedforward_layernorm.weight",
+        "post_attention_layernorm.weight", "post_feedforward_layernorm.weight",
+        "self_attn.q_norm.weight",         "self_attn.k_norm.weight"};
+    return names[id == PB_NORM_FFN && !c->post_norms ? PB_NORM_ATTN_OUT : id];
+}
+
+pb_err pb_weight_name(char out[160], const pb_spec *s)
 {
     return s->layer == PB_GLOBAL ? pb_path(out, 160, "%s", s->name)
                                  : pb_path(out, 160, "model.layers.%d.%s", s->layer, s->name);
 }
 
-// Every weight with its name in files and its initialisation; vectors are (1,n).
-static pb_err layout_of(pb_layout *l, const pb_config *c)
+bool pb_weight_is_vector(const pb_spec *s)
+{
+    return s->id != W_EMBED && s->id != W_HEAD && (s->id < W_LINEAR || s->id >= W_BIAS);
+}
+
+pb_err pb_model_layout(pb_layout *l, const pb_config *c)
 {
     char name[104];
     size_t C = c->width;
+    pb_init one = c->norm_offset ? PB_INIT_ZERO : PB_INIT_ONE;
     pb_layout_add(l, PB_GLOBAL, W_EMBED, "model.embed_tokens.weight", c->vocab, C, PB_INIT_NORMAL,
                   0.02, 0);
     for (int i = 0; i < (int)c->layers; i++) {
-        pb_layout_add(l, i, W_NORM1, "input_layernorm.weight", 1, C, PB_INIT_ONE, 0, PB_NO_DECAY);
-        pb_layout_add(l, i, W_NORM2, "post_attention_layernorm.weight", 1, C, PB_INIT_ONE, 0,
-                      PB_NO_DECAY);
+        for (int t = 0; t < PB_N_NORMS; t++)
+            if (norm_size(c, t))
+                pb_layout_add(l, i, W_NORMS + t, norm_name(c, t), 1, norm_size(c, t), one, 0,
+                              PB_NO_DECAY);
         for (int t = 0; t < PB_N_LINEARS; t++) {
             pb_linear_id id = (pb_linear_id)t;
             bool output = t == PB_LIN_O || t == PB_LIN_DOWN;
             snprintf(name, sizeof name, "%s.weight", pb_linear_path(id));
             pb_layout_add(l, i, W_LINEAR + t, name, pb_linear_out(c, id), pb_linear_in(c, id),
                           PB_INIT_NORMAL, output ? 0.02 / sqrt(2.0 * (double)c->layers) : 0.02, 0);
-            if (c->attention_bias && t <= PB_LIN_V) {
+            if (has_bias(c, t)) {
                 snprintf(name, sizeof name, "%s.bias", pb_linear_path(id));
                 pb_layout_add(l, i, W_BIAS + t, name, 1, pb_linear_out(c, id), PB_INIT_ZERO, 0,
                               PB_NO_DECAY);
             }
         }
     }
-    pb_layout_add(l, PB_GLOBAL, W_NORM, "model.norm.weight", 1, C, PB_INIT_ONE, 0, PB_NO_DECAY);
+    pb_layout_add(l, PB_GLOBAL, W_NORM, "model.norm.weight", 1, C, one, 0, PB_NO_DECAY);
     if (!c->tied)
         pb_layout_add(l, PB_GLOBAL, W_HEAD, "lm_head.weight", c->vocab, C, PB_INIT_NORMAL, 0.02, 0);
     return pb_layout_finish(l, c->layers);
@@ -65,14 +108,18 @@ static void place(pb_model *m, pb_arena *a, bool transposed, bool trainable, boo
     double *freq = PB_NEW(a, double, c->head_dim / 2);
     real *embed = trainable ? v : PB_NEW(a, real, c->vocab * C);
     pb_layer *layers = PB_NEW(a, pb_layer, c->layers);
-    real *norms = trainable ? NULL : PB_NEW(a, real, (2 * c->layers + 1) * C);
+    real *norms = trainable ? NULL : PB_NEW(a, real, c->layers * layer_norms(c) + C);
     if (real_memory) {
         m->inv_freq = freq;
         m->layer = layers;
         m->embed = embed;
         m->dembed = d;
         memset(layers, 0, c->layers * sizeof *layers);
-        m->norm = (pb_vector){norms ? norms + 2 * c->layers * C : NULL, NULL};
+        m->norm = (pb_vector){norms, NULL};
+        for (size_t i = 0, at = C; norms && i < c->layers; i++)
+            for (int t = 0; t < PB_N_NORMS; at += norm_size(c, t++))
+                if (norm_size(c, t))
+                    layers[i].norm[t].v = norms + at;
     }
     for (size_t i = 0; i <= c->layers; i++)
         for (int t = 0; t < PB_N_LINEARS; t++) {
@@ -85,21 +132,14 @@ static void place(pb_model *m, pb_arena *a, bool transposed, bool trainable, boo
             w.panels = PB_NEW(a, real, pb_panels_size(out, in));
             if (transposed)
                 w.panels_t = PB_NEW(a, real, pb_panels_size(in, out));
-            real *bias = !head && c->attention_bias && t <= PB_LIN_V && !trainable
-                             ? PB_NEW(a, real, out)
-                             : NULL;
+            real *bias = !head && has_bias(c, t) && !trainable ? PB_NEW(a, real, out) : NULL;
             w.bias = bias;
             if (!real_memory)
                 continue;
-            if (head) {
+            if (head)
                 m->head = w;
-            } else {
+            else
                 layers[i].lin[t] = w;
-                if (norms) {
-                    layers[i].norm1.v = norms + 2 * i * C;
-                    layers[i].norm2.v = norms + (2 * i + 1) * C;
-                }
-            }
         }
     if (!real_memory || !trainable)
         return;
@@ -119,10 +159,8 @@ static void place(pb_model *m, pb_arena *a, bool transposed, bool trainable, boo
             m->head.d = sd;
         } else if (s->id == W_NORM) {
             m->norm = (pb_vector){sv, sd};
-        } else if (s->id == W_NORM1) {
-            l->norm1 = (pb_vector){sv, sd};
-        } else if (s->id == W_NORM2) {
-            l->norm2 = (pb_vector){sv, sd};
+        } else if (s->id < W_LINEAR) {
+            l->norm[s->id - W_NORMS] = (pb_vector){sv, sd};
         } else if (s->id >= W_BIAS) {
             l->lin[s->id - W_BIAS].bias = sv;
             l->lin[s->id - W_BIAS].dbias = sd;
@@ -176,15 +214,32 @@ static pb_err put(pb_model *m, const pb_spec *s, real *rows, real *bias, const p
             pack(&m->head, rows);
     } else if (s->id == W_HEAD) {
         pack(&m->head, rows);
-    } else if (s->id == W_NORM || s->id == W_NORM1 || s->id == W_NORM2) {
-        const real *to = s->id == W_NORM ? m->norm.v : s->id == W_NORM1 ? l->norm1.v : l->norm2.v;
-        memcpy((real *)to, rows, C * sizeof *rows);
+    } else if (s->id < W_LINEAR) {
+        const real *to = l ? l->norm[s->id - W_NORMS].v : m->norm.v;
+        memcpy((real *)to, rows, s->cols * sizeof *rows);
     } else if (s->id < W_BIAS) {
         pb_weight *w = &l->lin[s->id - W_LINEAR];
         pack(w, rows);
         if (bias)
             memcpy((real *)w->bias, bias, s->rows * sizeof *bias);
     }
+    return PB_OK;
+}
+
+// Adds a weight to the model's identity: its name and the digest of its values, so that neither
+// the dtype of a file nor its division into shards matters.
+static pb_err identify(SHA2_CTX *sha, const pb_spec *s, const pb_tensor *x, const real *rows)
+{
+    char name[160], digest[PB_HASH_LEN];
+    pb_tensor memory = {.dtype = sizeof(real) == sizeof(float) ? PB_F32 : PB_F64,
+                        .n_dims = 2,
+                        .shape = {s->rows, s->cols},
+                        .count = s->rows * s->cols,
+                        .data = rows};
+    PB_TRY(pb_weight_name(name, s));
+    PB_TRY(pb_tensor_digest(x ? x : &memory, digest));
+    SHA256Update(sha, (const uint8_t *)name, strlen(name) + 1);
+    SHA256Update(sha, (const uint8_t *)digest, sizeof digest);
     return PB_OK;
 }
 
@@ -202,15 +257,15 @@ static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t
         return pb_fail(PB_MEMORY, NULL, "no memory for a model");
     m->config = *config;
     PB_GO(pb_config_check(config));
-    PB_GO(layout_of(&m->layout, config));
+    PB_GO(pb_model_layout(&m->layout, config));
     // Names and shapes are checked before memory is spent.
     size_t largest = 0;
     char name[160];
     const pb_tensor *x;
     for (size_t i = 0; i < m->layout.n; i++) {
         const pb_spec *s = &m->layout.spec[i];
-        bool vector = s->id == W_NORM || s->id == W_NORM1 || s->id == W_NORM2 || s->id >= W_BIAS;
-        PB_GO(full_name(name, s));
+        bool vector = pb_weight_is_vector(s);
+        PB_GO(pb_weight_name(name, s));
         if (t)
             PB_GO(pb_tensors_need(t, name, vector ? s->cols : s->rows, vector ? 0 : s->cols, &x));
         if (s->rows * s->cols > largest)
@@ -222,7 +277,8 @@ static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t
     PB_GO(pb_arena_init(&m->memory, "model", measure.peak + 64));
     place(m, &m->memory, transposed, trainable, true);
     rows = malloc(largest * sizeof *rows);
-    bias = malloc((config->width + pb_q_width(config) + pb_kv_width(config)) * sizeof *bias);
+    bias = malloc((config->width + pb_q_width(config) + pb_kv_width(config) + config->ffn) *
+                  sizeof *bias);
     init.v = t ? NULL : malloc(m->layout.size * sizeof(real));
     if (!rows || !bias || (!t && !init.v)) {
         err = pb_fail(PB_MEMORY, NULL, "no memory for a tensor of %zu values", largest);
@@ -236,7 +292,7 @@ static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t
         const pb_spec *s = &m->layout.spec[i];
         size_t n = s->rows * s->cols;
         if (t) {
-            PB_GO(full_name(name, s));
+            PB_GO(pb_weight_name(name, s));
             x = pb_tensors_find(t, name);
             pb_tensor_read(x, 0, n, rows);
             for (size_t k = 0; k < n; k++)
@@ -248,26 +304,26 @@ static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t
         } else {
             memcpy(rows, init.v + s->offset, n * sizeof *rows);
         }
-        SHA256Update(&sha, (const uint8_t *)rows, n * sizeof *rows);
+        PB_GO(identify(&sha, s, t ? x : NULL, rows));
         const pb_spec *b = NULL;
-        if (s->id >= W_LINEAR && s->id < W_BIAS && config->attention_bias &&
-            s->id - W_LINEAR <= PB_LIN_V)
+        if (s->id >= W_LINEAR && s->id < W_BIAS && has_bias(config, s->id - W_LINEAR))
             b = pb_layout_find(&m->layout, (size_t)s->layer, s->id - W_LINEAR + W_BIAS);
         if (b && t) {
-            PB_GO(full_name(name, b));
+            PB_GO(pb_weight_name(name, b));
             pb_tensor_read(pb_tensors_find(t, name), 0, b->cols, bias);
         } else if (b) {
             memset(bias, 0, b->cols * sizeof *bias);
         }
         PB_GO(put(m, s, rows, b ? bias : NULL, args));
+        if (t)
+            pb_tensors_release(x);
         if (b && m->params.v) // a merged bias
             memcpy(m->params.v + b->offset, bias, b->cols * sizeof *bias);
     }
     SHA256End(&sha, m->sha256);
     if (trainable)
         pb_model_repack(m);
-    for (size_t k = 0; k < config->head_dim / 2; k++)
-        m->inv_freq[k] = pow(config->rope_theta, -2.0 * (double)k / (double)config->head_dim);
+    pb_config_inv_freq(config, m->inv_freq);
 done:
     free(rows);
     free(bias);
@@ -279,72 +335,32 @@ done:
     return err;
 }
 
-// The pieces of a model at a path: a folder, or a llama2.c file.
-static pb_err open_parts(pb_tensors **t, pb_config *c, const char *path)
-{
-    char file[4096];
-    pb_err err = PB_OK;
-    json_t *j = NULL;
-    if (!pb_is_dir(path)) {
-        if (!pb_exists(path))
-            return pb_fail(PB_IO, "give a model folder or a llama2.c checkpoint",
-                           "there is no model at %s", path);
-        PB_TRY(pb_llama2c_open(t, c, path));
-        return pb_path(c->tokenizer, sizeof c->tokenizer, "tokenizer.bin");
-    }
-    PB_GO(pb_path(file, sizeof file, "%s/config.json", path));
-    PB_GO(pb_json_load(&j, file));
-    PB_GO(pb_config_from_json(c, j));
-    if (t) {
-        PB_GO(pb_path(file, sizeof file, "%s/model.safetensors", path));
-        PB_GO(pb_tensors_open(t, file));
-    }
-done:
-    json_decref(j);
-    return err ? pb_context(err, "model %s", path) : PB_OK;
-}
-
 pb_err pb_model_config(pb_config *c, const char *path)
 {
-    pb_tensors *t = NULL;
-    PB_TRY(open_parts(pb_is_dir(path) ? NULL : &t, c, path));
-    pb_tensors_close(t);
+    pb_source s;
+    PB_TRY(pb_source_open(&s, path, false));
+    *c = s.config;
+    pb_source_close(&s);
     return PB_OK;
 }
 
 pb_err pb_model_open(pb_model **out, const char *path, const pb_model_args *args)
 {
     pb_err err = PB_OK;
-    pb_tensors *t = NULL;
-    pb_config c = {0};
-    char file[4096];
+    pb_source s;
     *out = NULL;
-    PB_GO(open_parts(&t, &c, path));
-    err = build(out, &c, t, 0, args);
-    if (err) {
-        (void)pb_context(err, "model %s", path);
-        goto done;
-    }
+    PB_TRY(pb_source_open(&s, path, true));
+    PB_GO(build(out, &s.config, s.tensors, 0, args));
     PB_GO(pb_path((*out)->source, sizeof(*out)->source, "%s", path));
-    if (!strcmp(c.tokenizer, "bytes")) {
-        PB_GO(pb_tokenizer_open(&(*out)->tokenizer, "bytes", c.vocab));
-    } else if (*c.tokenizer) {
-        const char *slash = strrchr(path, '/');
-        if (pb_is_dir(path))
-            PB_GO(pb_path(file, sizeof file, "%s/%s", path, c.tokenizer));
-        else
-            PB_GO(pb_path(file, sizeof file, "%.*s%s", slash ? (int)(slash - path + 1) : 0, path,
-                          c.tokenizer));
-        if (pb_exists(file) || pb_is_dir(path))
-            PB_GO(pb_tokenizer_open(&(*out)->tokenizer, file, c.vocab));
-    }
+    err = pb_source_tokenizer(&(*out)->tokenizer, &s);
 done:
-    pb_tensors_close(t);
+    pb_source_close(&s);
     if (err) {
         pb_model_close(*out);
         *out = NULL;
+        return pb_context(err, "model %s", path);
     }
-    return err;
+    return PB_OK;
 }
 
 pb_err pb_model_random(pb_model **out, const pb_config *config, uint64_t seed,
@@ -387,11 +403,9 @@ static const real *weight_values(const pb_model *m, const pb_spec *s, real *tmp)
         return m->embed;
     case W_NORM:
         return m->norm.v;
-    case W_NORM1:
-        return l->norm1.v;
-    case W_NORM2:
-        return l->norm2.v;
     default:
+        if (s->id >= W_NORMS && s->id < W_LINEAR)
+            return l->norm[s->id - W_NORMS].v;
         if (s->id >= W_BIAS)
             return l->lin[s->id - W_BIAS].bias;
         const pb_weight *w = s->id == W_HEAD ? &m->head : &l->lin[s->id - W_LINEAR];
@@ -416,8 +430,8 @@ pb_err pb_model_save(const pb_model *m, const char *folder, bool bf16)
     PB_GO(pb_make_dirs(folder));
     for (size_t i = 0; i < l->n; i++) {
         const pb_spec *s = &l->spec[i];
-        bool vector = s->rows == 1;
-        PB_GO(full_name(names[i], s));
+        bool vector = pb_weight_is_vector(s);
+        PB_GO(pb_weight_name(names[i], s));
         out[i] = (pb_tensor_out){names[i],
                                  bf16 ? PB_BF16 : PB_F32,
                                  vector ? 1 : 2,

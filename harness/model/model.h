@@ -8,9 +8,21 @@
 #include "model/tokenizer.h"
 #include "tensor/layers.h"
 
+// The norms of a layer: before attention and before the feed-forward block; on what the two add to
+// the residual stream; on the heads of q and of k. The first two are always there.
+typedef enum pb_norm_id {
+    PB_NORM_ATTN,
+    PB_NORM_FFN,
+    PB_NORM_ATTN_OUT,
+    PB_NORM_FFN_OUT,
+    PB_NORM_Q,
+    PB_NORM_K,
+    PB_N_NORMS
+} pb_norm_id;
+
 typedef struct pb_layer {
     pb_weight lin[PB_N_LINEARS];
-    pb_vector norm1, norm2; // before attention, before the feed-forward block; (C)
+    pb_vector norm[PB_N_NORMS]; // (C), those of heads (D); absent ones are NULL
 } pb_layer;
 
 typedef struct pb_model {
@@ -35,8 +47,8 @@ typedef struct pb_model_args {
     const pb_adapter *merge; // fold this adapter into the weights
 } pb_model_args;
 
-// Opens a Hugging Face folder (config.json, model.safetensors) or a llama2.c checkpoint with
-// tokenizer.bin beside it.
+// Opens whatever source.h can: a Hugging Face folder (safetensors, or random weights by a seed), a
+// GGUF file, or a llama2.c checkpoint with tokenizer.bin beside it.
 pb_err pb_model_open(pb_model **out, const char *path, const pb_model_args *args);
 // A model with random weights: normal with standard deviation 0.02, output projections scaled down
 // by sqrt(2 L), norms at one.

@@ -6,62 +6,71 @@
 // Data areas need not be aligned, so elements are always fetched with memcpy.
 #include "model/tensors.h"
 
-#include "core/file.h"
 #include "core/json.h"
-#include <assert.h>
-#include <errno.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the file formats are little endian");
 
-enum { MAX_HEADER = 100000000, CHUNK = 4096 };
+enum { MAX_HEADER = 100000000, MAX_SHARDS = 4096 };
 
 struct pb_tensors {
-    char *path; // for messages; NULL when the set was not read from a safetensors file
+    char *path; // for messages; NULL when the set was not read from a file
     pb_file file;
-    json_t *header; // keeps the metadata; NULL without a file
+    json_t *header; // keeps the metadata; NULL without a safetensors file
     json_t *index;  // name -> position in `list`
     pb_tensor *list;
     size_t n, cap;
-    bool owns_data; // data blocks come from malloc, not from the mapping
+    pb_tensors **shard; // the sets whose files the tensors of `list` lie in, when not in `file`
+    size_t n_shards;
 };
 
+// A block of `values` values has `bytes` bytes.
 static const struct {
     const char *name;
-    size_t size;
+    size_t bytes, values;
 } dtypes[] = {
-    [PB_F32] = {"F32", 4}, [PB_F16] = {"F16", 2}, [PB_BF16] = {"BF16", 2},
-    [PB_F64] = {"F64", 8}, [PB_I64] = {"I64", 8},
+    [PB_F32] = {"F32", 4, 1}, [PB_F16] = {"F16", 2, 1}, [PB_BF16] = {"BF16", 2, 1},
+    [PB_F64] = {"F64", 8, 1}, [PB_I64] = {"I64", 8, 1}, [PB_Q8_0] = {"Q8_0", 34, PB_Q8_BLOCK},
 };
-enum { N_DTYPES = sizeof dtypes / sizeof *dtypes };
+enum { N_SAFE = PB_Q8_0 }; // those before it exist in safetensors files
+
+const char *pb_dtype_name(pb_dtype d)
+{
+    return dtypes[d].name;
+}
+
+size_t pb_dtype_bytes(pb_dtype d, size_t count)
+{
+    return count / dtypes[d].values * dtypes[d].bytes;
+}
 
 static pb_err no_memory(const char *what)
 {
     return pb_fail(PB_MEMORY, NULL, "no memory for %s", what);
 }
 
-// Product of a shape; false on overflow of the count or of the size in bytes.
-static bool count_elements(const size_t *shape, size_t n_dims, size_t elem, size_t *count)
+bool pb_tensor_count(const size_t *shape, size_t n_dims, pb_dtype dtype, size_t *count)
 {
     size_t bytes;
     *count = 1;
     for (size_t i = 0; i < n_dims; i++)
         if (__builtin_mul_overflow(*count, shape[i], count))
             return false;
-    return !__builtin_mul_overflow(*count, elem, &bytes);
+    return !__builtin_mul_overflow(*count, dtypes[dtype].bytes, &bytes) && bytes <= INT64_MAX;
 }
 
 void pb_tensors_close(pb_tensors *t)
 {
     if (!t)
         return;
-    for (size_t i = 0; i < t->n; i++) {
+    for (size_t i = 0; i < t->n; i++)
         free(t->list[i].name);
-        if (t->owns_data)
-            free((void *)t->list[i].data);
-    }
+    for (size_t i = 0; i < t->n_shards; i++)
+        pb_tensors_close(t->shard[i]);
+    free(t->shard);
     free(t->list);
     json_decref(t->index);
     json_decref(t->header);
@@ -70,24 +79,33 @@ void pb_tensors_close(pb_tensors *t)
     free(t);
 }
 
-pb_err pb_tensors_new(pb_tensors **out)
+pb_err pb_tensors_new(pb_tensors **out, const char *path)
 {
     *out = NULL;
+    pb_err err = PB_OK;
     pb_tensors *t = calloc(1, sizeof *t);
     if (!t)
         return no_memory("a set of tensors");
-    t->owns_data = true;
     t->index = json_object();
-    if (!t->index) {
+    t->path = path ? strdup(path) : NULL;
+    if (!t->index || (path && !t->path))
+        PB_GO(no_memory("a set of tensors"));
+    if (path)
+        PB_GO(pb_file_map(&t->file, path));
+done:
+    if (err)
         pb_tensors_close(t);
-        return no_memory("a set of tensors");
-    }
-    *out = t;
-    return PB_OK;
+    else
+        *out = t;
+    return err;
 }
 
-// Appends a copy of *x with a name of its own.
-static pb_err append(pb_tensors *t, const char *name, const pb_tensor *x)
+const pb_file *pb_tensors_file(const pb_tensors *t)
+{
+    return &t->file;
+}
+
+pb_err pb_tensors_add(pb_tensors *t, const char *name, const pb_tensor *x)
 {
     if (json_object_get(t->index, name))
         return pb_fail(PB_INPUT, NULL, "the tensor \"%.200s\" is there twice", name);
@@ -111,27 +129,6 @@ static pb_err append(pb_tensors *t, const char *name, const pb_tensor *x)
     return PB_OK;
 }
 
-// Takes over `data` whether it succeeds or not; NULL, a failed allocation, is reported here, so
-// that a reader need not check.
-pb_err pb_tensors_add(pb_tensors *t, const char *name, size_t rows, size_t cols, float *data)
-{
-    pb_err err = PB_OK;
-    pb_tensor x = {.dtype = PB_F32, .n_dims = cols ? 2 : 1, .shape = {rows, cols}, .data = data};
-    if (!data)
-        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for the tensor \"%.200s\" (%zu,%zu)", name, rows,
-                      cols));
-    if (!t->owns_data)
-        PB_GO(pb_fail(PB_INTERNAL, NULL, "a tensor cannot be added to an opened file"));
-    if (!count_elements(x.shape, x.n_dims, sizeof(float), &x.count))
-        PB_GO(pb_fail(PB_INPUT, NULL, "the tensor \"%.200s\" (%zu,%zu) is too large", name, rows,
-                      cols));
-    PB_GO(append(t, name, &x));
-done:
-    if (err)
-        free(data);
-    return err;
-}
-
 static pb_err read_shape(pb_tensor *x, const json_t *shape)
 {
     if (!json_is_array(shape))
@@ -147,7 +144,7 @@ static pb_err read_shape(pb_tensor *x, const json_t *shape)
                            i);
         x->shape[i] = (size_t)json_integer_value(v);
     }
-    if (!count_elements(x->shape, x->n_dims, dtypes[x->dtype].size, &x->count))
+    if (!pb_tensor_count(x->shape, x->n_dims, x->dtype, &x->count))
         return pb_fail(PB_INPUT, NULL, "the product of \"shape\" overflows");
     return PB_OK;
 }
@@ -173,14 +170,14 @@ static pb_err read_entry(pb_tensor *x, const json_t *entry, const uint8_t *area,
     const char *dtype = NULL;
     PB_TRY(pb_json_str(entry, "dtype", &dtype));
     size_t d = 0;
-    while (d < N_DTYPES && strcmp(dtypes[d].name, dtype) != 0)
+    while (d < N_SAFE && strcmp(dtypes[d].name, dtype) != 0)
         d++;
-    if (d == N_DTYPES)
+    if (d == N_SAFE)
         return pb_fail(PB_UNSUPPORTED, "known are F32, F16, BF16, F64 and I64",
                        "the dtype \"%.100s\" is not known", dtype);
     x->dtype = (pb_dtype)d;
     PB_TRY(read_shape(x, json_object_get(entry, "shape")));
-    size_t at[2], bytes = x->count * dtypes[d].size;
+    size_t at[2], bytes = pb_dtype_bytes(x->dtype, x->count);
     PB_TRY(read_offsets(at, json_object_get(entry, "data_offsets")));
     if (at[0] > at[1] || at[1] > data_size)
         return pb_fail(PB_INPUT, "the file may be truncated",
@@ -191,12 +188,13 @@ static pb_err read_entry(pb_tensor *x, const json_t *entry, const uint8_t *area,
                        "\"data_offsets\" are [%zu,%zu], %zu bytes, but its shape needs %zu", at[0],
                        at[1], at[1] - at[0], bytes);
     x->data = area + at[0];
+    x->mapped = true;
     return PB_OK;
 }
 
 static size_t tensor_bytes(const pb_tensor *x)
 {
-    return x->count * dtypes[x->dtype].size;
+    return pb_dtype_bytes(x->dtype, x->count);
 }
 
 // By position; at the same position an empty tensor comes first.
@@ -286,7 +284,7 @@ static pb_err read_header(pb_tensors *t)
         pb_err err = read_entry(&x, entry, area, data_size);
         if (err)
             return pb_context(err, "tensor \"%.200s\"", name);
-        PB_TRY(append(t, name, &x));
+        PB_TRY(pb_tensors_add(t, name, &x));
     }
     return check_cover(t, area, data_size);
 }
@@ -294,18 +292,109 @@ static pb_err read_header(pb_tensors *t)
 pb_err pb_tensors_open(pb_tensors **out, const char *path)
 {
     pb_tensors *t = NULL;
-    pb_err err = PB_OK;
     *out = NULL;
-    PB_GO(pb_tensors_new(&t));
-    t->owns_data = false;
+    PB_TRY(pb_tensors_new(&t, path));
+    pb_err err = read_header(t);
+    if (err) {
+        pb_tensors_close(t);
+        return pb_context(err, "%.300s", path);
+    }
+    *out = t;
+    return PB_OK;
+}
+
+pb_err pb_tensors_adopt(pb_tensors *t, pb_tensors *from)
+{
+    pb_tensors **more = realloc(t->shard, (t->n_shards + 1) * sizeof(pb_tensors *));
+    if (!more) {
+        pb_tensors_close(from);
+        return no_memory("the list of files");
+    }
+    t->shard = more;
+    t->shard[t->n_shards++] = from;
+    return PB_OK;
+}
+
+// Opens the file of a folder that `name` says, unless it is open already.
+static pb_err open_shard(pb_tensors *t, json_t *opened, const char *folder, const char *name)
+{
+    if (json_object_get(opened, name))
+        return PB_OK;
+    if (!*name || strchr(name, '/') || name[0] == '.')
+        return pb_fail(PB_INPUT, "shards lie in the same folder",
+                       "the shard \"%.200s\" is not a plain file name", name);
+    if (t->n_shards == MAX_SHARDS)
+        return pb_fail(PB_UNSUPPORTED, NULL, "there are more than %d shards", MAX_SHARDS);
+    char path[4096];
+    pb_tensors *from;
+    PB_TRY(pb_path(path, sizeof path, "%s/%s", folder, name));
+    PB_TRY(pb_tensors_open(&from, path));
+    PB_TRY(pb_tensors_adopt(t, from));
+    return json_object_set_new(opened, name, json_true()) ? no_memory("the list of shards") : PB_OK;
+}
+
+// The list and the files must agree: every tensor is in the file that the list says, and no file
+// has another one.
+static pb_err read_shards(pb_tensors *t, json_t *opened, const json_t *map, const char *folder)
+{
+    const char *name;
+    json_t *file;
+    if (!json_is_object(map))
+        return pb_fail(PB_INPUT, NULL, "\"weight_map\" must be an object");
+    json_object_foreach((json_t *)map, name, file)
+    {
+        if (!json_is_string(file))
+            return pb_fail(PB_INPUT, NULL, "\"%.200s\" of \"weight_map\" must be a string", name);
+        PB_TRY(open_shard(t, opened, folder, json_string_value(file)));
+    }
+    for (size_t s = 0; s < t->n_shards; s++) {
+        const pb_tensors *from = t->shard[s];
+        const char *slash = strrchr(from->path, '/');
+        for (size_t i = 0; i < from->n; i++) {
+            const pb_tensor *x = &from->list[i];
+            const char *listed = json_string_value(json_object_get(map, x->name));
+            if (!listed || strcmp(listed, slash + 1) != 0)
+                return pb_fail(PB_INPUT, NULL,
+                               "the tensor \"%.200s\" is in %s, but \"weight_map\" says %s%.200s",
+                               x->name, slash + 1, listed ? "it is in " : "nothing of it",
+                               listed ? listed : "");
+            PB_TRY(pb_tensors_add(t, x->name, x));
+        }
+    }
+    json_object_foreach((json_t *)map, name, file)
+    {
+        if (!pb_tensors_find(t, name))
+            return pb_fail(PB_INPUT, "is a shard of another version?",
+                           "the tensor \"%.200s\" is not in %.200s", name, json_string_value(file));
+    }
+    return PB_OK;
+}
+
+pb_err pb_tensors_open_folder(pb_tensors **out, const char *folder)
+{
+    char path[4096];
+    *out = NULL;
+    PB_TRY(pb_path(path, sizeof path, "%s/model.safetensors", folder));
+    if (pb_exists(path))
+        return pb_tensors_open(out, path);
+    PB_TRY(pb_path(path, sizeof path, "%s/model.safetensors.index.json", folder));
+    if (!pb_exists(path))
+        return pb_fail(PB_IO, "weights in other formats (.bin, .pth) are not read",
+                       "%s has neither model.safetensors nor model.safetensors.index.json", folder);
+    pb_err err = PB_OK;
+    pb_tensors *t = NULL;
+    json_t *index = NULL, *opened = json_object();
+    PB_GO(opened ? PB_OK : no_memory("the list of shards"));
+    PB_GO(pb_json_load(&index, path));
+    PB_GO(pb_tensors_new(&t, NULL));
     t->path = strdup(path);
-    if (!t->path)
-        PB_GO(no_memory("a path"));
-    PB_GO(pb_file_map(&t->file, path));
-    err = read_header(t);
+    PB_GO(t->path ? PB_OK : no_memory("a path"));
+    err = read_shards(t, opened, json_object_get(index, "weight_map"), folder);
     if (err)
-        err = pb_context(err, "%.300s", path);
+        (void)pb_context(err, "%.300s", path);
 done:
+    json_decref(index);
+    json_decref(opened);
     if (err)
         pb_tensors_close(t);
     else
@@ -329,9 +418,14 @@ const pb_tensor *pb_tensors_find(const pb_tensors *t, const char *name)
     return i ? &t->list[json_integer_value(i)] : NULL;
 }
 
+const json_t *pb_tensors_metadata(const pb_tensors *t)
+{
+    return json_object_get(t->n_shards ? t->shard[0]->header : t->header, "__metadata__");
+}
+
 const char *pb_tensors_meta(const pb_tensors *t, const char *key)
 {
-    return json_string_value(json_object_get(json_object_get(t->header, "__metadata__"), key));
+    return json_string_value(json_object_get(pb_tensors_metadata(t), key));
 }
 
 static void shape_text(char out[128], const size_t *shape, size_t n_dims)
@@ -371,194 +465,14 @@ pb_err pb_tensors_need(const pb_tensors *t, const char *name, size_t rows, size_
     return err && t->path ? pb_context(err, "%.300s", t->path) : err;
 }
 
-static float float_of_bits(uint32_t bits)
+void pb_tensors_release(const pb_tensor *x)
 {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-// Exact: every half-precision number is a float.
-static float float_of_half(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-    if (exponent == 31)
-        return float_of_bits(sign | 0x7f800000 | fraction << 13);
-    if (exponent > 0)
-        return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
-    float magnitude = (float)fraction * 0x1p-24f; // zero and subnormal numbers
-    return sign ? -magnitude : magnitude;
-}
-
-void pb_tensor_read(const pb_tensor *t, size_t first, size_t n, real *out)
-{
-    assert(first <= t->count && n <= t->count - first);
-    const uint8_t *p = (const uint8_t *)t->data + first * dtypes[t->dtype].size;
-#define CONVERT(type, expression)                                                                  \
-    for (size_t i = 0; i < n; i++) {                                                               \
-        type v;                                                                                    \
-        memcpy(&v, p + i * sizeof v, sizeof v);                                                    \
-        out[i] = (real)(expression);                                                               \
-    }                                                                                              \
-    break
-    switch (t->dtype) {
-    case PB_F32:
-        CONVERT(float, v);
-    case PB_F16:
-        CONVERT(uint16_t, float_of_half(v));
-    case PB_BF16:
-        CONVERT(uint16_t, float_of_bits((uint32_t)v << 16));
-    case PB_F64:
-        CONVERT(double, v);
-    case PB_I64:
-        CONVERT(int64_t, v);
-    }
-#undef CONVERT
-}
-
-// Rounds to nearest even. From double, the first step rounds to odd (toward zero, with the last bit
-// saying "there was more"), so that rounding twice equals rounding once.
-static uint16_t bfloat_of_real(real x)
-{
-    float f = (float)x;
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    if (isnan(x))
-        return (uint16_t)(bits >> 16 | 0x40); // quiet, so that a cut payload cannot become infinity
-    if ((real)f != x) {
-        if (fabs((double)f) > fabs((double)x))
-            bits--;
-        bits |= 1;
-    }
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-static pb_err write_data(FILE *stream, const pb_tensor_out *x, size_t count, const char *path)
-{
-    static const size_t real_size = sizeof(real);
-    const real *in = x->data; // (count)
-    union {
-        float f32[CHUNK];
-        double f64[CHUNK];
-        uint16_t bf16[CHUNK];
-    } buffer;
-    for (size_t first = 0; first < count; first += CHUNK) {
-        size_t n = count - first < CHUNK ? count - first : CHUNK;
-        const void *p = &buffer;
-        if (x->dtype == PB_I64 || (x->dtype == PB_F32 && real_size == sizeof(float)) ||
-            (x->dtype == PB_F64 && real_size == sizeof(double)))
-            p = (const char *)x->data + first * dtypes[x->dtype].size;
-        else if (x->dtype == PB_F32)
-            for (size_t i = 0; i < n; i++)
-                buffer.f32[i] = (float)in[first + i];
-        else if (x->dtype == PB_F64)
-            for (size_t i = 0; i < n; i++)
-                buffer.f64[i] = (double)in[first + i];
-        else
-            for (size_t i = 0; i < n; i++)
-                buffer.bf16[i] = bfloat_of_real(in[first + i]);
-        if (fwrite(p, dtypes[x->dtype].size, n, stream) != n)
-            return pb_fail(PB_IO, "is the disk full?",
-                           "cannot write the tensor \"%.200s\" to %s: %s", x->name, path,
-                           strerror(errno));
-    }
-    return PB_OK;
-}
-
-// Adds one tensor to the header; *end is the end of the data so far.
-static pb_err add_entry(json_t *header, const pb_tensor_out *x, size_t *end, size_t *count)
-{
-    if ((size_t)x->dtype >= N_DTYPES || x->dtype == PB_F16)
-        return pb_fail(PB_INTERNAL, NULL, "the tensor \"%.200s\" cannot be written as dtype %d",
-                       x->name, (int)x->dtype);
-    if (strcmp(x->name, "__metadata__") == 0 || json_object_get(header, x->name))
-        return pb_fail(PB_INPUT, NULL, "the tensor's name \"%.200s\" is taken", x->name);
-    size_t begin = *end;
-    if (x->n_dims > PB_MAX_DIMS ||
-        !count_elements(x->shape, x->n_dims, dtypes[x->dtype].size, count) ||
-        __builtin_add_overflow(begin, *count * dtypes[x->dtype].size, end) || *end > INT64_MAX)
-        return pb_fail(PB_INPUT, NULL, "the tensor \"%.200s\" has an impossible shape (%zu,...)",
-                       x->name, x->shape[0]);
-    json_t *shape = json_array();
-    for (size_t i = 0; i < x->n_dims; i++)
-        json_array_append_new(shape, json_integer((json_int_t)x->shape[i]));
-    json_t *entry = json_pack("{s:s, s:o, s:[I,I]}", "dtype", dtypes[x->dtype].name, "shape", shape,
-                              "data_offsets", (json_int_t)begin, (json_int_t)*end);
-    if (!entry || json_object_set_new(header, x->name, entry))
-        return pb_fail(PB_INPUT, NULL, "the tensor's name \"%.200s\" is not valid UTF-8", x->name);
-    return PB_OK;
-}
-
-static pb_err add_meta(json_t *header, const char *const *meta)
-{
-    json_t *object = json_object();
-    if (!object || json_object_set_new(header, "__metadata__", object))
-        return no_memory("a header");
-    for (; meta[0]; meta += 2) {
-        if (!meta[1])
-            return pb_fail(PB_INTERNAL, NULL, "the metadata key \"%.200s\" has no value", meta[0]);
-        if (json_object_set_new(object, meta[0], json_string(meta[1])))
-            return pb_fail(PB_INPUT, NULL, "the metadata \"%.200s\" is not valid UTF-8", meta[0]);
-    }
-    return PB_OK;
-}
-
-// The header is padded with spaces so that the data starts at a multiple of 8.
-static pb_err write_header(FILE *stream, const json_t *header, const char *path)
-{
-    char *text = json_dumps(header, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    if (!text)
-        return no_memory("a header");
-    pb_err err = PB_OK;
-    size_t n = strlen(text);
-    uint64_t padded = (n + 7) / 8 * 8;
-    if (padded > MAX_HEADER)
-        PB_GO(pb_fail(PB_UNSUPPORTED, "write fewer tensors to one file",
-                      "%s: the header would have %zu bytes, more than %d", path, n, MAX_HEADER));
-    if (fwrite(&padded, sizeof padded, 1, stream) != 1 || fwrite(text, 1, n, stream) != n ||
-        fprintf(stream, "%*s", (int)(padded - n), "") < 0)
-        err = pb_fail(PB_IO, "is the disk full?", "cannot write the header of %s: %s", path,
-                      strerror(errno));
-done:
-    free(text);
-    return err;
-}
-
-pb_err pb_tensors_write(const char *path, const pb_tensor_out *list, size_t n,
-                        const char *const *meta)
-{
-    pb_err err = PB_OK;
-    pb_writer w = {0};
-    json_t *header = json_object();
-    struct {
-        size_t at, count;
-    } *order = calloc(n + 1, sizeof *order);
-    if (!header || !order)
-        PB_GO(no_memory("a header"));
-    if (meta)
-        PB_GO(add_meta(header, meta));
-    // Wide elements first keeps every tensor aligned to its element.
-    size_t end = 0, placed = 0;
-    static const size_t widths[] = {8, 4, 2};
-    for (size_t k = 0; k < 3; k++) {
-        for (size_t i = 0; i < n; i++) {
-            bool known = (size_t)list[i].dtype < N_DTYPES;
-            if (dtypes[known ? list[i].dtype : PB_F32].size != widths[k])
-                continue;
-            order[placed].at = i;
-            PB_GO(add_entry(header, &list[i], &end, &order[placed].count));
-            placed++;
-        }
-    }
-    PB_GO(pb_writer_open(&w, path));
-    PB_GO(write_header(w.stream, header, path));
-    for (size_t i = 0; i < n; i++)
-        PB_GO(write_data(w.stream, &list[order[i].at], order[i].count, path));
-    err = pb_writer_commit(&w);
-done:
-    if (err)
-        pb_writer_abandon(&w);
-    json_decref(header);
-    free(order);
-    return err;
+    // Whole pages inside the tensor alone: its neighbours may still be in use.
+    enum { PAGE = 4096 };
+    if (!x->mapped || !x->data)
+        return;
+    uintptr_t begin = ((uintptr_t)x->data + PAGE - 1) / PAGE * PAGE;
+    uintptr_t end = ((uintptr_t)x->data + tensor_bytes(x)) / PAGE * PAGE;
+    if (begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED); // advice: failing changes nothing
 }

@@ -3,10 +3,13 @@
 // Keys come in blocks of NR, in this order: the tenant's prefix, then the sequence from position 0
 // (from the cache, or the segment's own rows). Each query goes through its blocks in that order
 // with an online softmax, so prefill, training and decoding compute the same numbers bit by bit.
-// Keys are kept in panels (D,NR), which makes scores the same product as that of weights.
+// Keys are kept in panels (D,NR), which makes scores the same product as that of weights. A window
+// closes from below: blocks that no query of a tile sees are skipped, and a block that one query
+// does not see leaves it as it was, so how queries are put into tiles changes nothing either.
 //
 // Backward (Dao et al. 2022): with P = softmax, D_i = dO_i . O_i,
-//   dV = P^T dO, dS = P * (dO V^T - D), dQ = scale dS K, dK = scale dS^T Q.
+//   dV = P^T dO, dS = P * (dO V^T - D), dQ = scale dS K, dK = scale dS^T Q,
+// where a soft cap S = cap tanh(scale Q K^T / cap) makes dS * (1 - (S / cap)^2) of dS.
 #include "tensor/layers.h"
 
 #include <math.h>
@@ -18,6 +21,7 @@ struct attention {
     pb_node node;
     pb_mat *q, *k, *v, *o;
     size_t H, KVH, D;
+    pb_scores how;
     real *panels;         // keys of segments without a slot
     const size_t *panel0; // (S) where each segment's panels begin
     const pb_prefix *const *prefix;
@@ -90,35 +94,62 @@ void pb_pack_keys(real *panels, const pb_mat *k, size_t KVH, size_t D)
         pack_rows(panels + g * size, k->v + g * D, k->ld, 0, k->rows, D);
 }
 
+// Raw scores of M queries against one block of keys, capped if so wished. Returns the scale that is
+// left to apply.
+static real scores(const pb_ctx *c, const struct attention *o, real *s, const real *q, size_t ldq,
+                   const real *kp, size_t M)
+{
+    c->k->panel(s, PB_NR, q, ldq, kp, M, o->D, PB_NR, false);
+    if (!(o->how.cap > 0))
+        return (real)o->how.scale;
+    c->k->soft_cap(s, M * PB_NR, (real)o->how.scale, (real)o->how.cap);
+    return 1;
+}
+
+// The first position that the query at position `last` sees.
+static size_t first_of(const struct attention *o, size_t last)
+{
+    return o->how.window && last >= o->how.window ? last + 1 - o->how.window : 0;
+}
+
+// Lanes that M queries see in the block of positions b.. : first[i] <= j < valid[i]. Queries stand
+// in order, and the last position of each is last[i].
+static void lanes(const struct attention *o, const size_t *last, size_t M, size_t b, size_t *first,
+                  size_t *valid)
+{
+    for (size_t i = 0; i < M; i++) {
+        size_t from = first_of(o, last[i]), to = last[i] + 1;
+        first[i] = from <= b ? 0 : from - b < PB_NR ? from - b : PB_NR;
+        valid[i] = to <= b ? 0 : to - b < PB_NR ? to - b : PB_NR;
+    }
+}
+
 // One tile of queries against all blocks. q: M rows with stride ldq; the keys that query i sees are
-// the prefix and the positions 0..last[i].
+// the prefix and the positions up to last[i], which rises with i.
 static void tile(const pb_ctx *c, const struct attention *o, const struct source *src, size_t M,
                  const real *q, size_t ldq, const size_t *last, real *out, size_t ldo, real *lse,
                  size_t ldlse)
 {
     real s[BQ * PB_NR] __attribute__((aligned(64))), m[BQ], l[BQ];
-    size_t valid[BQ], D = o->D, end = 0;
-    const real scale = (real)(1 / sqrt((double)D));
+    size_t first[BQ], valid[BQ], D = o->D, end = last[M - 1] + 1;
     for (size_t i = 0; i < M; i++) {
         m[i] = (real)-1e30;
         l[i] = 0;
         memset(out + i * ldo, 0, D * sizeof(real));
-        end = last[i] + 1 > end ? last[i] + 1 : end;
     }
     for (size_t b = 0; b < src->n_prefix; b += PB_NR) {
         size_t n = src->n_prefix - b < PB_NR ? src->n_prefix - b : PB_NR;
         for (size_t i = 0; i < M; i++)
             valid[i] = n;
-        c->k->panel(s, PB_NR, q, ldq, src->pkp + b * D, M, D, PB_NR, false);
-        c->k->soft_block(s, valid, m, l, out, ldo, M, D, scale);
+        real scale = scores(c, o, s, q, ldq, src->pkp + b * D, M);
+        c->k->soft_block(s, NULL, valid, m, l, out, ldo, M, D, scale);
         c->k->axpys(out, ldo, s, PB_NR, src->pv + b * src->ldpv, src->ldpv, M, n, D, 1);
     }
-    for (size_t b = 0; b < end; b += PB_NR) {
+    for (size_t b = first_of(o, last[0]) / PB_NR * PB_NR; b < end; b += PB_NR) {
         size_t n = end - b < PB_NR ? end - b : PB_NR;
-        for (size_t i = 0; i < M; i++)
-            valid[i] = last[i] + 1 <= b ? 0 : last[i] + 1 - b < PB_NR ? last[i] + 1 - b : PB_NR;
-        c->k->panel(s, PB_NR, q, ldq, src->kp + b * D, M, D, PB_NR, false);
-        c->k->soft_block(s, valid, m, l, out, ldo, M, D, scale);
+        lanes(o, last, M, b, first, valid);
+        real scale = scores(c, o, s, q, ldq, src->kp + b * D, M);
+        c->k->soft_block(s, first, valid, m, l, out, ldo, M, D, scale);
         c->k->axpys(out, ldo, s, PB_NR, src->v + b * src->ldv, src->ldv, M, n, D, 1);
     }
     for (size_t i = 0; i < M; i++) {
@@ -169,21 +200,26 @@ static void forward_task(const pb_ctx *c, const struct attention *o, size_t s, s
 
 // Gradients through one block of keys for one tile of queries.
 static void block_back(const pb_ctx *c, const struct attention *o, size_t M, size_t n,
-                       const size_t *valid, const real *q, const real *lse, const real *kp,
-                       const real *krow, size_t ldk, const real *vp, const real *dout,
-                       const real *delta, real *dq, real *dk, size_t lddk, real *dv, size_t lddv)
+                       const size_t *first, const size_t *valid, const real *q, const real *lse,
+                       const real *kp, const real *krow, size_t ldk, const real *vp,
+                       const real *dout, const real *delta, real *dq, real *dk, size_t lddk,
+                       real *dv, size_t lddv)
 {
-    real s[BQ * PB_NR] __attribute__((aligned(64))), dp[BQ * PB_NR];
+    real s[BQ * PB_NR] __attribute__((aligned(64))), dp[BQ * PB_NR], slope[BQ * PB_NR];
     size_t D = o->D, ldq = o->q->ld, ldo = o->o->ld;
-    const real scale = (real)(1 / sqrt((double)D));
-    c->k->panel(s, PB_NR, q, ldq, kp, M, D, PB_NR, false);
-    c->k->soft_probs(s, valid, lse, o->H, M, scale);
+    const real scale = (real)o->how.scale, cap = (real)o->how.cap;
+    real left = scores(c, o, s, q, ldq, kp, M);
+    for (size_t i = 0; cap > 0 && i < M * PB_NR; i++)
+        slope[i] = 1 - s[i] / cap * (s[i] / cap);
+    c->k->soft_probs(s, first, valid, lse, o->H, M, left);
     if (dv)
         c->k->outer(dv, lddv, s, PB_NR, dout, ldo, M, n, D, 1);
     c->k->panel(dp, PB_NR, dout, ldo, vp, M, D, PB_NR, false);
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < n; j++)
             s[i * PB_NR + j] *= dp[i * PB_NR + j] - delta[i];
+    if (cap > 0)
+        c->k->mul(s, s, slope, M * PB_NR);
     if (dq)
         c->k->axpys(dq, ldq, s, PB_NR, krow, ldk, M, n, D, scale);
     if (dk)
@@ -194,7 +230,7 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
 {
     const pb_segment *seg = &c->seg[s];
     const pb_prefix *p = o->prefix ? o->prefix[s] : NULL;
-    size_t D = o->D, G = o->H / o->KVH, valid[BQ];
+    size_t D = o->D, G = o->H / o->KVH, first[BQ], valid[BQ], last[BQ];
     struct source src = source_of(c, o, s, g);
     real delta[BQ], *vown = o->vpanels + (src.kp - o->panels);
     const real *vpre = p ? o->vprefix + g * blocks_of(p->n) * PB_NR * D : NULL;
@@ -207,30 +243,38 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
             const real *dout = o->o->d + row * o->o->ld + h * D;
             const real *lse = o->lse + row * o->H + h;
             real *dq = o->q->d ? o->q->d + row * o->q->ld + h * D : NULL;
-            for (size_t i = 0; i < M; i++)
+            for (size_t i = 0; i < M; i++) {
+                last[i] = i0 + i;
                 delta[i] =
                     c->k->dot(dout + i * o->o->ld, o->o->v + (row + i) * o->o->ld + h * D, D);
+            }
             for (size_t b = 0; b < src.n_prefix; b += PB_NR) {
                 size_t n = src.n_prefix - b < PB_NR ? src.n_prefix - b : PB_NR;
                 for (size_t i = 0; i < M; i++)
                     valid[i] = n;
-                block_back(c, o, M, n, valid, q, lse, src.pkp + b * D,
+                block_back(c, o, M, n, NULL, valid, q, lse, src.pkp + b * D,
                            p->k->v + b * p->k->ld + g * D, p->k->ld, vpre + b * D, dout, delta, dq,
                            p->k->d ? p->k->d + b * p->k->ld + g * D : NULL, p->k->ld,
                            p->v->d ? p->v->d + b * p->v->ld + g * D : NULL, p->v->ld);
             }
-            for (size_t b = 0; b <= i0 + M - 1; b += PB_NR) {
+            for (size_t b = first_of(o, i0) / PB_NR * PB_NR; b < i0 + M; b += PB_NR) {
                 size_t n = i0 + M - b < PB_NR ? i0 + M - b : PB_NR, kr = seg->row0 + b;
-                for (size_t i = 0; i < M; i++)
-                    valid[i] = i0 + i + 1 <= b          ? 0
-                               : i0 + i + 1 - b < PB_NR ? i0 + i + 1 - b
-                                                        : PB_NR;
-                block_back(c, o, M, n, valid, q, lse, src.kp + b * D,
+                lanes(o, last, M, b, first, valid);
+                block_back(c, o, M, n, first, valid, q, lse, src.kp + b * D,
                            o->k->v + kr * o->k->ld + g * D, o->k->ld, vown + b * D, dout, delta, dq,
                            o->k->d ? o->k->d + kr * o->k->ld + g * D : NULL, o->k->ld,
                            o->v->d ? o->v->d + kr * o->v->ld + g * D : NULL, o->v->ld);
             }
         }
+}
+
+// Pairs of a query at one of the positions pos0.. pos0+n-1 and a key up to it, within the window.
+static double pairs_of(double pos0, double n, double window)
+{
+    double all = n * (pos0 + (n + 1) / 2), out = pos0 + n - window; // the last query's loss
+    if (window == 0 || out <= 0)
+        return all;
+    return out <= n ? all - out * (out + 1) / 2 : n * window;
 }
 
 // Counts multiply-adds of scores and values, and keys and values read. Returns the work in the
@@ -240,9 +284,10 @@ static double count(pb_ctx *c, const struct attention *o, double factor)
     double pairs = 0, keys = 0;
     for (size_t s = 0; s < c->n_seg; s++) {
         const pb_segment *g = &c->seg[s];
-        size_t before = (c->seg_shift ? c->seg_shift[s] : 0) + (g->slot >= 0 ? g->pos0 : 0);
-        pairs += (double)g->n_rows * ((double)before + ((double)g->n_rows + 1) / 2);
-        keys += (double)(before + g->n_rows);
+        size_t prefix = c->seg_shift ? c->seg_shift[s] : 0, pos0 = g->slot >= 0 ? g->pos0 : 0;
+        pairs += (double)(g->n_rows * prefix);
+        pairs += pairs_of((double)pos0, (double)g->n_rows, (double)o->how.window);
+        keys += (double)(prefix + pos0 + g->n_rows - first_of(o, pos0));
     }
     double products = pairs * (double)(o->H * o->D * 2), work = 4 * products;
     pb_count(c, factor * 2 * products, 2 * keys * (double)(o->KVH * o->D * sizeof(real)), 1, work);
@@ -278,7 +323,8 @@ static void attention_back(pb_ctx *c, pb_node *self)
     }
 }
 
-pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_t KVH, size_t D)
+pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_t KVH, size_t D,
+                     pb_scores how)
 {
     size_t S = c->n_seg, *panel0 = PB_NEW(c->heads, size_t, S), used = 0;
     bool grad = q->d || k->d || v->d, own = false;
@@ -292,7 +338,8 @@ pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_
     // A dry step reserves for the worst split of its rows into segments.
     if (c->dry)
         used = (c->n_rows + PB_NR * S) * KVH * D;
-    struct attention local = {.q = q, .k = k, .v = v, .H = H, .KVH = KVH, .D = D, .panel0 = panel0};
+    struct attention local = {
+        .q = q, .k = k, .v = v, .H = H, .KVH = KVH, .D = D, .how = how, .panel0 = panel0};
     local.o = pb_new(c, q->rows, H * D, PB_TOKENS, grad);
     if (own)
         local.panels = PB_NEW(c->arena, real, used);

@@ -30,24 +30,35 @@ typedef struct pb_vector { // a trained or frozen vector of the backbone
     real *d;
 } pb_vector;
 
-// x(R,C): rows of the embedding table; d of the table is NULL when it is frozen.
-pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C,
+// x(R,C): rows of the embedding table times a scale; d of the table is NULL when it is frozen.
+pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C, double scale,
                  const int32_t *tokens);
 
 // y[i](R,out_i) = x(R,in) W_i^T (+ bias), i < n <= 3, in one parallel region.
 void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n);
 
-// x / sqrt(mean(x^2) + eps) * w. Source: Zhang & Sennrich 2019.
-pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, double eps);
+// Every run of n values of a row (the row, or its heads): x / sqrt(mean(x^2) + eps) * (offset + w)
+// with w(n). Source: Zhang & Sennrich 2019.
+pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, size_t n, double offset, double eps);
 
 // Rotary positions, in place, halves of each head as pairs (Hugging Face order). Source: Su et al.
 // 2021. The table (R,D) holds each row's cosines, then sines; it is made once a step.
 real *pb_rope_table(pb_ctx *c, size_t D, const double *inv_freq);
 void pb_rope(pb_ctx *c, pb_mat *x, size_t heads, size_t D, const real *table);
 
+// How scores are made: s = scale q.k, then cap tanh(s / cap) unless cap is 0 (Gemma 2), then the
+// mask: with a window, the query at position i sees the positions j with i - j < window (Mistral);
+// 0 means all up to i. Positions of a prefix are seen always: they stand for a tenant's parameters,
+// not for text that is far away.
+typedef struct pb_scores {
+    double scale, cap;
+    size_t window;
+} pb_scores;
+
 // Causal attention of grouped queries over prefix, cache and own rows: q(R,H*D), k and v(R,KVH*D).
 // Segments with a slot first store their keys and values there.
-pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_t KVH, size_t D);
+pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_t KVH, size_t D,
+                     pb_scores how);
 // Packs key rows (n, KVH*D) into panels [KVH][ceil(n/NR)][D][NR].
 void pb_pack_keys(real *panels, const pb_mat *k, size_t KVH, size_t D);
 
@@ -57,12 +68,13 @@ pb_mat *pb_add(pb_ctx *c, pb_mat *x, pb_mat *y);
 
 // Language-model loss without the logits in memory: for rows with target >= 0,
 // nll[i] = -log softmax(h_i W^T)[target], and hits[i] = whether the target is the largest logit.
-// Gradients are those of sum_i weight[i] * nll[i]; they are made at once, while recording.
-void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *target,
+// Gradients are those of sum_i weight[i] * nll[i]; they are made at once, while recording. Unless
+// cap is 0, logits are cap tanh(h W^T / cap).
+void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const int32_t *target,
                 const real *weight, real *nll, uint8_t *hits);
 
-// Logits of selected rows: out(n,V) = h[rows] W^T. No gradient.
-void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, const size_t *rows,
-               size_t n);
+// Logits of selected rows: out(n,V) = h[rows] W^T, capped as above. No gradient.
+void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, double cap,
+               const size_t *rows, size_t n);
 
 #endif

@@ -151,7 +151,8 @@ static void gather(const pb_ctx *c, real *to, const pb_mat *h, const size_t *row
         memcpy(to + i * h->cols, h->v + rows[i] * h->ld, h->cols * sizeof(real));
 }
 
-static void head_product(pb_ctx *c, real *out, const real *x, const pb_weight *head, size_t n)
+static void head_product(pb_ctx *c, real *out, const real *x, const pb_weight *head, size_t n,
+                         real cap)
 {
     size_t P = n_panels(head->out);
     PB_FOR(c, n * head->out * head->in)
@@ -159,11 +160,13 @@ static void head_product(pb_ctx *c, real *out, const real *x, const pb_weight *h
         size_t cols = head->out - p * PB_NR < PB_NR ? head->out - p * PB_NR : PB_NR;
         task(c->k, out + p * PB_NR, head->out, x, head->in, head->panels + p * PB_NR * head->in, n,
              head->in, cols, false);
+        for (size_t r = 0; cap > 0 && r < n; r++)
+            c->k->soft_cap(out + r * head->out + p * PB_NR, cols, 1, cap);
     }
 }
 
-void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, const size_t *rows,
-               size_t n)
+void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, double cap,
+               const size_t *rows, size_t n)
 {
     size_t C = head->in, mark = pb_mark(c->arena), block = LOSS_BLOCK;
     real *x = PB_NEW(c->arena, real, LOSS_BLOCK * C);
@@ -173,13 +176,35 @@ void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, con
     for (size_t i = 0; i < n && !c->dry; i += block) {
         size_t m = n - i < block ? n - i : block;
         gather(c, x, h, rows + i, m);
-        head_product(c, out + i * head->out, x, head, m);
+        head_product(c, out + i * head->out, x, head, m, (real)cap);
     }
     c->component = PB_BACKBONE;
     pb_release(c->arena, mark);
 }
 
-void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *target,
+// Turns a row of logits into weight * (softmax - one at the target); the derivative of a cap,
+// 1 - (logit / cap)^2, is taken while the logits are still there.
+static void loss_slopes(const pb_ctx *c, real *row, size_t V, size_t target, real lse, real weight,
+                        real cap)
+{
+    real slope[256];
+    if (!(cap > 0)) {
+        c->k->softmax(row, V, lse, weight);
+        row[target] -= weight;
+        return;
+    }
+    for (size_t v = 0; v < V; v += 256) {
+        size_t n = V - v < 256 ? V - v : 256;
+        for (size_t i = 0; i < n; i++)
+            slope[i] = 1 - row[v + i] / cap * (row[v + i] / cap);
+        c->k->softmax(row + v, n, lse, weight);
+        if (target >= v && target < v + n)
+            row[target] -= weight;
+        c->k->mul(row + v, row + v, slope, n);
+    }
+}
+
+void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const int32_t *target,
                 const real *weight, real *nll, uint8_t *hits)
 {
     size_t C = head->in, V = head->out, mark = pb_mark(c->arena), n = 0;
@@ -196,7 +221,7 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *targ
     for (size_t i = 0; i < n && !c->dry; i += LOSS_BLOCK) {
         size_t m = n - i < LOSS_BLOCK ? n - i : LOSS_BLOCK;
         gather(c, x, h, rows + i, m);
-        head_product(c, logits, x, head, m);
+        head_product(c, logits, x, head, m, (real)cap);
         PB_FOR(c, m * V * 8)
         for (size_t j = 0; j < m; j++) {
             real *row = logits + j * V;
@@ -211,10 +236,8 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, const int32_t *targ
                         break;
                     }
             }
-            if (grad) {
-                c->k->softmax(row, V, lse, weight[r]);
-                row[target[r]] -= weight[r];
-            }
+            if (grad)
+                loss_slopes(c, row, V, (size_t)target[r], lse, weight[r], (real)cap);
         }
         if (!grad)
             continue;

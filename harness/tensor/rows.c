@@ -9,99 +9,117 @@
 struct embed {
     pb_node node;
     pb_mat *x;
-    real *dtable;
+    real *dtable, scale;
     const int32_t *tokens;
 };
 
 static void embed_back(pb_ctx *c, pb_node *self)
 {
     struct embed *o = (struct embed *)self;
-    pb_count(c, 0, 0, 0, 0);
+    pb_count(c, 2.0 * (double)(o->x->rows * o->x->cols), 0, 0, 0);
     for (size_t r = 0; r < o->x->rows && !c->dry; r++)
-        c->k->axpby(o->dtable + (size_t)o->tokens[r] * o->x->cols, 1, o->x->d + r * o->x->ld, 1,
-                    o->x->cols);
+        c->k->axpby(o->dtable + (size_t)o->tokens[r] * o->x->cols, o->scale, o->x->d + r * o->x->ld,
+                    1, o->x->cols);
 }
 
-pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C,
+pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C, double scale,
                  const int32_t *tokens)
 {
     (void)V;
     pb_mat *x = pb_new(c, c->n_rows, C, PB_TOKENS, dtable != NULL);
-    pb_count(c, 0, (double)(c->n_rows * C * sizeof(real)), 0, 0);
+    pb_count(c, scale == 1 ? 0 : (double)(c->n_rows * C), (double)(c->n_rows * C * sizeof(real)), 0,
+             0);
     if (x->d) {
         struct embed *o = pb_push(c, sizeof *o, embed_back);
         o->x = x;
         o->dtable = dtable;
+        o->scale = (real)scale;
         o->tokens = tokens;
     }
-    for (size_t r = 0; r < c->n_rows && !c->dry; r++)
-        memcpy(x->v + r * C, table + (size_t)tokens[r] * C, C * sizeof(real));
+    const real by = (real)scale;
+    for (size_t r = 0; r < c->n_rows && !c->dry; r++) {
+        const real *from = table + (size_t)tokens[r] * C;
+        for (size_t i = 0; i < C; i++)
+            x->v[r * C + i] = by * from[i];
+    }
     return x;
 }
 
 // ---------------------------------------------------------------- RMSNorm
 //
-// y_i = x_i s w_i with s = (mean(x^2) + eps)^-1/2;
-// dx_i = s (w_i dy_i - x_i s^2 mean_j(w_j dy_j x_j)), dw_i = sum over rows of dy_i x_i s.
+// Of every run of n values: y_i = x_i s g_i with g = offset + w, s = (mean(x^2) + eps)^-1/2;
+// dx_i = s (g_i dy_i - x_i s^2 mean_j(g_j dy_j x_j)), dw_i = sum over runs of dy_i x_i s.
 
 struct norm {
     pb_node node;
     pb_mat *x, *y;
     pb_vector w;
-    real *s; // (R)
+    size_t n; // values of a run
+    real offset;
+    real *s; // (R, C/n)
 };
 
 static void norm_back(pb_ctx *c, pb_node *self)
 {
     struct norm *o = (struct norm *)self;
-    size_t R = o->x->rows, C = o->x->cols;
+    size_t R = o->x->rows, C = o->x->cols, n = o->n, runs = C / n;
     real *tmp = PB_NEW(c->arena, real, R * C);
     pb_count(c, 8.0 * (double)(R * C), 0, 1, (double)(R * C * 4));
     if (c->dry)
         return;
     if (o->x->d) {
         PB_FOR(c, R * C * 4)
-        for (size_t r = 0; r < R; r++) {
-            const real *x = o->x->v + r * o->x->ld;
-            real *t = tmp + r * C, *dx = o->x->d + r * o->x->ld, s = o->s[r];
-            c->k->mul(t, o->y->d + r * o->y->ld, o->w.v, C);
-            real mean = c->k->dot(t, x, C) / (real)C;
-            c->k->axpby(dx, s, t, 1, C);
-            c->k->axpby(dx, -s * s * s * mean, x, 1, C);
-        }
+        for (size_t r = 0; r < R; r++)
+            for (size_t k = 0; k < runs; k++) {
+                const real *x = o->x->v + r * o->x->ld + k * n;
+                const real *dy = o->y->d + r * o->y->ld + k * n;
+                real *t = tmp + r * C + k * n, *dx = o->x->d + r * o->x->ld + k * n;
+                real s = o->s[r * runs + k];
+                for (size_t i = 0; i < n; i++)
+                    t[i] = dy[i] * (o->offset + o->w.v[i]);
+                real mean = c->k->dot(t, x, n) / (real)n;
+                c->k->axpby(dx, s, t, 1, n);
+                c->k->axpby(dx, -s * s * s * mean, x, 1, n);
+            }
     }
     if (o->w.d)
-        for (size_t r = 0; r < R; r++) {
-            const real *x = o->x->v + r * o->x->ld, *dy = o->y->d + r * o->y->ld;
-            for (size_t i = 0; i < C; i++)
-                o->w.d[i] += dy[i] * x[i] * o->s[r];
-        }
+        for (size_t r = 0; r < R; r++)
+            for (size_t k = 0; k < runs; k++) {
+                const real *x = o->x->v + r * o->x->ld + k * n;
+                const real *dy = o->y->d + r * o->y->ld + k * n;
+                for (size_t i = 0; i < n; i++)
+                    o->w.d[i] += dy[i] * x[i] * o->s[r * runs + k];
+            }
 }
 
-pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, double eps)
+pb_mat *pb_rms_norm(pb_ctx *c, pb_mat *x, pb_vector w, size_t n, double offset, double eps)
 {
-    size_t R = x->rows, C = x->cols;
+    size_t R = x->rows, C = x->cols, runs = C / n;
     pb_mat *y = pb_new(c, R, C, PB_TOKENS, x->d || w.d);
-    real *scale = PB_NEW(c->arena, real, R);
-    pb_count(c, 4.0 * (double)(R * C), (double)(C * sizeof(real)), 1, (double)(R * C * 2));
+    real *scale = PB_NEW(c->arena, real, R * runs);
+    const real plus = (real)offset;
+    pb_count(c, 4.0 * (double)(R * C), (double)(n * sizeof(real)), 1, (double)(R * C * 2));
     if (y->d) {
         struct norm *o = pb_push(c, sizeof *o, norm_back);
         o->x = x;
         o->y = y;
         o->w = w;
+        o->n = n;
+        o->offset = plus;
         o->s = scale;
     }
     if (c->dry)
         return y;
     PB_FOR(c, R * C * 2)
-    for (size_t r = 0; r < R; r++) {
-        const real *from = x->v + r * x->ld;
-        real *to = y->v + r * C;
-        real s = (real)(1 / sqrt((double)c->k->dot(from, from, C) / (double)C + eps));
-        scale[r] = s;
-        for (size_t i = 0; i < C; i++)
-            to[i] = from[i] * s * w.v[i];
-    }
+    for (size_t r = 0; r < R; r++)
+        for (size_t k = 0; k < runs; k++) {
+            const real *from = x->v + r * x->ld + k * n;
+            real *to = y->v + r * C + k * n;
+            real s = (real)(1 / sqrt((double)c->k->dot(from, from, n) / (double)n + eps));
+            scale[r * runs + k] = s;
+            for (size_t i = 0; i < n; i++)
+                to[i] = from[i] * s * (plus + w.v[i]);
+        }
     return y;
 }
 

@@ -1,6 +1,7 @@
 // Encoding of examples, and the order in which training sees them.
 #include "train/data.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,31 +78,53 @@ pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d
     return PB_OK;
 }
 
-pb_err pb_seqs_from_text(pb_seqs *s, const pb_tokenizer *t, const char *text, size_t size,
-                         const char *mark, size_t limit)
+bool pb_next_document(const char *text, size_t size, const char *mark, size_t *at,
+                      const char **document, size_t *len)
 {
-    size_t gap = strlen(mark);
-    for (size_t i = 0; i < size;) {
-        const char *end = memmem(text + i, size - i, mark, gap);
-        size_t len = end ? (size_t)(end - text) - i : size - i, first = s->n_tokens;
-        if (len) {
-            PB_TRY(push_token(s, pb_tokenizer_bos(t)));
-            PB_TRY(pb_tokenizer_encode(t, text + i, len, false, &s->tokens, &s->n_tokens,
-                                       &s->cap_tokens));
-            PB_TRY(push_token(s, pb_tokenizer_eos(t)));
-            size_t last = s->n_tokens;
-            while (last - first > 1) {
-                size_t n = last - first < limit ? last - first : limit;
-                s->n_tokens = first + n;
-                PB_TRY(push_seq(s, first, 1));
-                first += n;
-            }
-            s->n_tokens = last;
+    while (*at < size) {
+        const char *from = text + *at, *end = memmem(from, size - *at, mark, strlen(mark));
+        size_t n = end ? (size_t)(end - from) : size - *at;
+        *at += n + (end ? strlen(mark) : 0);
+        while (n && isspace((unsigned char)from[n - 1]))
+            n--;
+        while (n && isspace((unsigned char)*from)) {
+            from++;
+            n--;
         }
-        i += len + gap;
+        *document = from;
+        *len = n;
+        if (n)
+            return true;
+    }
+    return false;
+}
+
+pb_err pb_seqs_from_text(pb_seqs *s, const pb_tokenizer *t, const char *text, size_t size,
+                         const char *mark, size_t limit, size_t *bytes)
+{
+    const char *from;
+    for (size_t i = 0, len; pb_next_document(text, size, mark, &i, &from, &len);) {
+        size_t first = s->n_tokens;
+        if (pb_tokenizer_bos(t) >= 0)
+            PB_TRY(push_token(s, pb_tokenizer_bos(t)));
+        PB_TRY(pb_tokenizer_encode(t, from, len, false, &s->tokens, &s->n_tokens, &s->cap_tokens));
+        if (pb_tokenizer_eos(t) >= 0)
+            PB_TRY(push_token(s, pb_tokenizer_eos(t)));
+        size_t last = s->n_tokens;
+        while (last - first > 1) {
+            size_t n = last - first < limit ? last - first : limit;
+            s->n_tokens = first + n;
+            PB_TRY(push_seq(s, first, 1));
+            first += n;
+        }
+        s->n_tokens = last;
+        if (bytes)
+            *bytes += len;
     }
     return s->n ? PB_OK : pb_fail(PB_INPUT, NULL, "the text has no documents");
 }
+
+// ---------------------------------------------------------------- batches
 
 struct keyed {
     uint32_t len;
@@ -117,14 +140,13 @@ static int by_length(const void *a, const void *b)
     return x->rank < y->rank ? -1 : x->rank > y->rank;
 }
 
-void pb_epoch_order(size_t *order, const pb_seqs *s, size_t batch, uint64_t seed, uint32_t epoch)
+// Batches of equally many sequences of like length.
+static void by_sequences(pb_batches *b, pb_rng *r)
 {
     enum { WINDOW = 16 }; // batches
     struct keyed key[WINDOW * 64];
-    pb_rng r = pb_rng_make(seed, PB_STREAM_ORDER, epoch);
-    for (size_t i = 0; i < s->n; i++)
-        order[i] = i;
-    pb_rng_shuffle(&r, order, s->n);
+    const pb_seqs *s = b->s;
+    size_t batch = b->sequences;
     // What the last batch has no room for is left out at random, before sorting: after it, the
     // longest sequences would never be seen.
     size_t window = batch * WINDOW, most = sizeof key / sizeof *key, used = s->n / batch * batch;
@@ -132,13 +154,93 @@ void pb_epoch_order(size_t *order, const pb_seqs *s, size_t batch, uint64_t seed
     for (size_t w = 0; window && w < used; w += window) {
         size_t n = used - w < window ? used - w : window;
         for (size_t i = 0; i < n; i++)
-            key[i] = (struct keyed){s->seq[order[w + i]].n, (uint32_t)i, order[w + i]};
+            key[i] = (struct keyed){s->seq[b->order[w + i]].n, (uint32_t)i, b->order[w + i]};
         qsort(key, n, sizeof *key, by_length);
         size_t batches[WINDOW * 64], whole = n / batch;
         for (size_t i = 0; i < whole; i++)
             batches[i] = i;
-        pb_rng_shuffle(&r, batches, whole);
+        pb_rng_shuffle(r, batches, whole);
         for (size_t i = 0; i < n; i++)
-            order[w + i] = key[batches[i / batch] * batch + i % batch].index;
+            b->order[w + i] = key[batches[i / batch] * batch + i % batch].index;
     }
+    b->n = s->n / batch;
+    for (size_t i = 0; i <= b->n; i++)
+        b->start[i] = i * batch;
+}
+
+// Batches of about equally many rows.
+static void by_tokens(pb_batches *b)
+{
+    size_t rows = 0, n = 0;
+    b->start[0] = 0;
+    for (size_t i = 0; i < b->s->n; i++) {
+        size_t more = b->s->seq[b->order[i]].n - 1u;
+        if (rows + more > b->tokens || i - b->start[n] == b->most) {
+            b->start[++n] = i;
+            rows = 0;
+        }
+        rows += more;
+    }
+    b->n = n;
+}
+
+static void make_epoch(pb_batches *b, uint32_t epoch)
+{
+    pb_rng r = pb_rng_make(b->seed, PB_STREAM_ORDER, epoch);
+    for (size_t i = 0; i < b->s->n; i++)
+        b->order[i] = i;
+    pb_rng_shuffle(&r, b->order, b->s->n);
+    if (b->tokens)
+        by_tokens(b);
+    else
+        by_sequences(b, &r);
+    b->epoch = epoch;
+}
+
+pb_err pb_batches_new(pb_batches *b, const pb_seqs *s, size_t sequences, size_t tokens,
+                      uint64_t seed)
+{
+    enum { SHORT = 16 }; // rows that a sequence has on average, at the least
+    *b = (pb_batches){.s = s, .sequences = sequences, .tokens = tokens, .seed = seed};
+    if (tokens && s->longest > tokens + 1)
+        return pb_fail(PB_USAGE, "use larger batches", "a batch of %zu tokens, a sequence of %zu",
+                       tokens, s->longest);
+    b->rows = tokens ? tokens : sequences * s->longest;
+    b->most = tokens ? tokens / SHORT + 1 : sequences;
+    b->order = malloc((s->n + 1) * sizeof *b->order);
+    b->start = malloc((s->n + 2) * sizeof *b->start);
+    if (!b->order || !b->start) {
+        pb_batches_free(b);
+        return pb_fail(PB_MEMORY, NULL, "no memory for the order of %zu sequences", s->n);
+    }
+    make_epoch(b, 1);
+    if (b->n)
+        return PB_OK;
+    pb_batches_free(b);
+    return tokens ? pb_fail(PB_USAGE, "use smaller batches or more text",
+                            "a batch of %zu tokens from %zu sequences", tokens, s->n)
+                  : pb_fail(PB_USAGE, "use smaller batches or more examples",
+                            "a batch of %zu from %zu sequences", sequences, s->n);
+}
+
+void pb_batches_free(pb_batches *b)
+{
+    free(b->order);
+    free(b->start);
+    *b = (pb_batches){0};
+}
+
+const size_t *pb_batches_at(pb_batches *b, size_t k, size_t *n)
+{
+    if (k < b->first) {
+        b->first = 0;
+        make_epoch(b, 1);
+    }
+    while (k >= b->first + b->n) {
+        b->first += b->n;
+        make_epoch(b, b->epoch + 1);
+    }
+    size_t i = k - b->first;
+    *n = b->start[i + 1] - b->start[i];
+    return b->order + b->start[i];
 }

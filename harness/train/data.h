@@ -30,13 +30,36 @@ pb_err pb_seqs_add(pb_seqs *s, const pb_tokenizer *t, const char *prompt, const 
 // All examples of a split with their responses.
 pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d, pb_split split,
                           size_t limit);
-// Documents, separated by `mark`, cut into sequences of at most `limit` tokens; loss counts on all
-// tokens but the first.
+// The next document of a text in which `mark` separates them, rid of the white space around it;
+// false when there is none. Start with *at = 0; empty documents are passed over.
+bool pb_next_document(const char *text, size_t size, const char *mark, size_t *at,
+                      const char **document, size_t *len);
+// Documents as [BOS] text [EOS] cut
+// into sequences of at most `limit` tokens; loss counts on all tokens but the first. Adds the bytes
+// of the documents to *bytes, unless it is NULL.
 pb_err pb_seqs_from_text(pb_seqs *s, const pb_tokenizer *t, const char *text, size_t size,
-                         const char *mark, size_t limit);
+                         const char *mark, size_t limit, size_t *bytes);
 
-// The order of one epoch: shuffled, then sorted by length within windows so that the sequences of a
-// batch are alike, then batches shuffled. `order` has n entries; whole batches only are used.
-void pb_epoch_order(size_t *order, const pb_seqs *s, size_t batch, uint64_t seed, uint32_t epoch);
+// Batches of every epoch, in the order of training: a function of the sequences, the options and
+// the seed alone, so that batch k can be had again. With `tokens` = 0 a batch has `sequences` of
+// them, alike in length: the shuffled order is sorted within windows, then batches are shuffled.
+// Otherwise a batch is filled in shuffled order with as many sequences as `tokens` rows hold (a
+// sequence of n tokens takes n - 1 rows). An epoch's incomplete last batch is left out.
+typedef struct pb_batches {
+    const pb_seqs *s;
+    size_t sequences, tokens;
+    uint64_t seed;
+    uint32_t epoch;        // whose order is in memory; from 1, 0: none
+    size_t first, n;       // number of its first batch, and how many it has
+    size_t *order, *start; // (s->n), (n + 1): where batches start in the order
+    size_t rows, most;     // rows and sequences of the largest batch that can come
+} pb_batches;
+
+// `s` must outlive it. Fails when there are too few sequences for one batch, or one is too long.
+pb_err pb_batches_new(pb_batches *b, const pb_seqs *s, size_t sequences, size_t tokens,
+                      uint64_t seed);
+void pb_batches_free(pb_batches *b);
+// Indices of the sequences of batch k (from 0) and their number.
+const size_t *pb_batches_at(pb_batches *b, size_t k, size_t *n);
 
 #endif

@@ -168,8 +168,7 @@ typedef struct trainer {
     pb_step *st;
     feed f;
     real *moments, *best; // (2 n), (n)
-    size_t *order, *outer_order;
-    uint32_t epoch, outer_epoch; // whose order is in memory; 0: none
+    pb_batches batches, outer_batches;
     size_t step, theta_steps, tokens, best_step, bad;
     double best_valid, first_loss, last_loss, seconds;
     char identity[65]; // hash of what makes this work this work
@@ -180,36 +179,23 @@ static size_t block(const trainer *t)
     return t->p->layout->size;
 }
 
-// The sequences of global batch number k.
-static const size_t *batch_at(trainer *t, const pb_seqs *s, size_t **order, uint32_t *epoch,
-                              size_t k)
-{
-    size_t per_epoch = s->n / t->o->batch;
-    uint32_t e = (uint32_t)(k / per_epoch) + 1;
-    if (*epoch != e) {
-        pb_epoch_order(*order, s, t->o->batch, t->o->seed + (s == &t->outer ? 7919 : 0), e);
-        *epoch = e;
-    }
-    return *order + k % per_epoch * t->o->batch;
-}
-
 // Adds up the gradients of one step; returns the mean loss per response token.
-static double gradients(trainer *t, const pb_seqs *s, size_t **order, uint32_t *epoch, size_t step,
-                        bool theta)
+static double gradients(trainer *t, pb_batches *from, size_t step, bool theta)
 {
     const pb_train_options *o = t->o;
-    size_t total = 0;
+    const pb_seqs *s = from->s;
+    size_t total = 0, n;
     double loss = 0;
     memset(t->p->d, 0, block(t) * sizeof(real));
     for (size_t u = 0; u < o->accumulate; u++) {
-        const size_t *pick = batch_at(t, s, order, epoch, step * o->accumulate + u);
-        for (size_t i = 0; i < o->batch; i++)
+        const size_t *pick = pb_batches_at(from, step * o->accumulate + u, &n);
+        for (size_t i = 0; i < n; i++)
             total += s->seq[pick[i]].n - s->seq[pick[i]].n_prompt;
     }
     for (size_t u = 0; u < o->accumulate; u++) {
-        const size_t *pick = batch_at(t, s, order, epoch, step * o->accumulate + u);
+        const size_t *pick = pb_batches_at(from, step * o->accumulate + u, &n);
         t->f.rows = t->f.segs = 0;
-        for (size_t i = 0; i < o->batch; i++)
+        for (size_t i = 0; i < n; i++)
             feed_add(&t->f, s, pick[i], t->a ? 0 : -1);
         for (size_t r = 0; r < t->f.rows; r++)
             t->f.weight[r] = (real)(1 / (double)total);
@@ -236,7 +222,7 @@ static pb_err update(trainer *t, pb_train_point *p)
 {
     const pb_train_options *o = t->o;
     size_t n = block(t);
-    double loss = gradients(t, &t->inner, &t->order, &t->epoch, t->step, false);
+    double loss = gradients(t, &t->batches, t->step, false);
     double norm = pb_grad_norm(t->p, false);
     if (!isfinite(loss))
         return diverged(t, "the loss", loss);
@@ -252,8 +238,7 @@ static pb_err update(trainer *t, pb_train_point *p)
     double lr = pb_schedule_at(o->schedule, o->lr, t->step, o->warmup, o->steps, o->floor);
     pb_adamw_step(t->p, t->moments, t->moments + n, &o->adamw, lr, t->step + 1, false);
     if (t->bilevel && (t->step + 1) % t->bi.every == 0) {
-        double outer =
-            gradients(t, &t->outer, &t->outer_order, &t->outer_epoch, t->theta_steps, true);
+        double outer = gradients(t, &t->outer_batches, t->theta_steps, true);
         double onorm = pb_grad_norm(t->p, true);
         if (!isfinite(outer) || !isfinite(onorm))
             return diverged(t, "the second level's loss", outer);
@@ -299,13 +284,14 @@ static void identify(trainer *t)
     json_t *options = t->a ? pb_options_to_json(t->a->method, t->a->options) : NULL;
     char *made_with = options ? json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     pb_sha256(data, t->train->tokens, t->train->n_tokens * sizeof *t->train->tokens);
-    snprintf(text, sizeof text,
-             "%s %zu %zu %zu %zu %.17g %.17g %d %zu %.17g %.17g %.17g %.17g %.17g %zu %zu %" PRIu64
-             " %s %s %s",
-             t->a ? t->a->method->name : "full", block(t), o->steps, o->batch, o->accumulate, o->lr,
-             o->floor, (int)o->schedule, o->warmup, o->adamw.beta1, o->adamw.beta2, o->adamw.eps,
-             o->adamw.weight_decay, o->clip, o->eval_every, o->patience, o->seed, data,
-             t->a ? t->m->sha256 : "", made_with ? made_with : "");
+    snprintf(
+        text, sizeof text,
+        "%s %zu %zu %zu %zu %zu %.17g %.17g %d %zu %.17g %.17g %.17g %.17g %.17g %zu %zu %" PRIu64
+        " %s %s %s",
+        t->a ? t->a->method->name : "full", block(t), o->steps, o->batch, o->batch_tokens,
+        o->accumulate, o->lr, o->floor, (int)o->schedule, o->warmup, o->adamw.beta1, o->adamw.beta2,
+        o->adamw.eps, o->adamw.weight_decay, o->clip, o->eval_every, o->patience, o->seed, data,
+        t->a ? t->m->sha256 : "", made_with ? made_with : "");
     pb_sha256(t->identity, text, strlen(text));
     free(made_with);
     json_decref(options);
@@ -393,25 +379,26 @@ static void split(trainer *t)
 static pb_err set_up(trainer *t)
 {
     const pb_train_options *o = t->o;
-    size_t n = block(t), longest = t->train->longest;
+    size_t n = block(t);
     t->bilevel = t->a && t->a->method->bilevel && t->a->method->bilevel(t->a->options, &t->bi);
     if (t->bilevel && t->bi.use_valid && !t->valid)
         return pb_fail(PB_USAGE, "use theta_data=train", "there is no validation data for theta");
     split(t);
-    if (t->bilevel && t->outer.longest > longest)
-        longest = t->outer.longest;
-    if (t->inner.n < o->batch || (t->bilevel && t->outer.n < o->batch))
-        return pb_fail(PB_USAGE, "use smaller batches or more examples",
-                       "a batch of %zu from %zu sequences", o->batch, t->inner.n);
-    pb_step_limits limits = {.rows = o->batch * longest, .segments = o->batch, .train = true};
+    PB_TRY(pb_batches_new(&t->batches, &t->inner, o->batch, o->batch_tokens, o->seed));
+    size_t rows = t->batches.rows, segs = t->batches.most;
+    if (t->bilevel) {
+        pb_batches *b = &t->outer_batches;
+        PB_TRY(pb_batches_new(b, &t->outer, o->batch, o->batch_tokens, o->seed + 7919));
+        rows = b->rows > rows ? b->rows : rows;
+        segs = b->most > segs ? b->most : segs;
+    }
+    pb_step_limits limits = {.rows = rows, .segments = segs, .train = true};
     t->moments = calloc(2 * n + 1, sizeof *t->moments);
     t->best = malloc((n + 1) * sizeof *t->best);
-    t->order = malloc((t->inner.n + 1) * sizeof *t->order);
-    t->outer_order = malloc((t->outer.n + 1) * sizeof *t->outer_order);
-    if (!t->moments || !t->best || !t->order || !t->outer_order)
+    if (!t->moments || !t->best)
         return pb_fail(PB_MEMORY, NULL, "no memory for the optimizer of %zu parameters", n);
     memcpy(t->best, t->p->v, n * sizeof *t->best);
-    PB_TRY(feed_new(&t->f, o->batch * longest, o->batch));
+    PB_TRY(feed_new(&t->f, rows, segs));
     if (t->a)
         PB_TRY(pb_adapter_folded(&t->served, t->a));
     PB_TRY(pb_step_new(&t->st, t->m, &t->a, t->a ? 1 : 0, &limits));
@@ -501,7 +488,7 @@ done:
     feed_free(&t.f);
     free(t.moments);
     free(t.best);
-    free(t.order);
-    free(t.outer_order);
+    pb_batches_free(&t.batches);
+    pb_batches_free(&t.outer_batches);
     return err;
 }

@@ -8,6 +8,7 @@
 
 typedef struct pb_train_options {
     size_t steps, batch, accumulate; // sequences per batch; batches per step
+    size_t batch_tokens;             // rows per batch instead; 0: by sequences
     double lr, floor;                // peak and final rate (as a fraction)
     pb_schedule schedule;
     size_t warmup; // steps

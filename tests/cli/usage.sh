@@ -44,6 +44,16 @@ done
 refuses 2 logits --model "$model" --tokens 1,2 --prompt 0
 refuses 2 logits --model "$model" --tokens 1,2 --prompt 3
 refuses 2 logits --model "$model" --tokens 1,2 --prompt x
+refuses 2 logits --model "$model" --tokens 11
+says '"11" is not a token id below 11'
+exits 2 "$PEDROBENCH" logits --model "$model" --tokens 1 --text x
+exits 2 "$PEDROBENCH" logits --model "$model" --tokens 1 --greedy x
+exits 2 "$PEDROBENCH" logits --model "$model" --tokens 1 --top -1
+refuses 1 logits --model "$model" --text x
+says 'has no tokenizer'
+exits 0 "$PEDROBENCH" logits --model "$model" --tokens 1,2,3 --greedy 2 --last --top 2
+ok "one position, two tokens" [ "$(wc -lw <"$tmp/out" | tr -s ' ')" = " 1 8" ]
+prints '^position 4: [0-9]+ ->  [0-9]+ \([-0-9.]+\)  [0-9]+ \([-0-9.]+\)$'
 exits 2 "$PEDROBENCH" logits --model "$model"
 exits 2 "$PEDROBENCH" logits --model "$model" --tokens 1 extra
 if [[ -w /dev/full ]]; then

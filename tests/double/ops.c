@@ -40,7 +40,7 @@ static struct {
     size_t shift[S];
     pb_mat x, x2, y, q, k, v, l, pk, pv; // leaves: (R,X) twice, (R,Y), heads, (S,Y), prefix
     pb_weight w[3];
-    pb_vector vec;
+    pb_vector vec, head;    // (X), (D)
     double *table, *dtable; // embedding (V,X)
     int32_t tokens[R];
     double inv_freq[D / 2];
@@ -111,6 +111,7 @@ static int set_up(void **state)
     f.w[1] = trained_weight(3, X, false);
     f.w[2] = trained_weight(V, X, false);
     f.vec = (pb_vector){numbers(X, 1), calloc(X, sizeof(real))};
+    f.head = (pb_vector){numbers(D, 1), calloc(D, sizeof(real))};
     f.table = numbers(V * X, 1);
     f.dtable = calloc(V * X, sizeof(real));
     for (size_t i = 0; i < R; i++)
@@ -147,7 +148,8 @@ static int tear_down(void **state)
         free(f.w[i].v), free(f.w[i].d), free(f.w[i].panels), free(f.w[i].panels_t);
         free((double *)f.w[i].bias), free(f.w[i].dbias);
     }
-    free((double *)f.vec.v), free(f.vec.d), free(f.table), free(f.dtable);
+    free((double *)f.vec.v), free(f.vec.d), free((double *)f.head.v), free(f.head.d);
+    free(f.table), free(f.dtable);
     free(f.params.v), free(f.params.d);
     pb_layout_free(&f.layout);
     pb_arena_free(&f.arena);
@@ -205,6 +207,7 @@ static size_t leaves(leafs *out)
         out[n++] = (leafs){weight[i], f.w[i].v, f.w[i].d, f.w[i].out * f.w[i].in};
     out[n++] = (leafs){"bias", (double *)f.w[0].bias, f.w[0].dbias, f.w[0].out};
     out[n++] = (leafs){"vector", (double *)f.vec.v, f.vec.d, X};
+    out[n++] = (leafs){"heads", (double *)f.head.v, f.head.d, D};
     out[n++] = (leafs){"embedding", f.table, f.dtable, V * X};
     for (int i = 0; i < N_IDS; i++) {
         const pb_spec *s = &f.layout.spec[i];
@@ -341,21 +344,45 @@ static pb_mat *g_linear_frozen(pb_ctx *c)
 }
 static pb_mat *g_embed(pb_ctx *c)
 {
-    return pb_embed(c, f.table, f.dtable, V, X, f.tokens);
+    return pb_embed(c, f.table, f.dtable, V, X, 1, f.tokens);
+}
+static pb_mat *g_embed_scaled(pb_ctx *c)
+{
+    return pb_embed(c, f.table, f.dtable, V, X, 3.7, f.tokens);
 }
 static pb_mat *g_norm(pb_ctx *c)
 {
-    return pb_rms_norm(c, &f.x, f.vec, 0.1);
+    return pb_rms_norm(c, &f.x, f.vec, X, 0, 0.1);
+}
+static pb_mat *g_norm_offset(pb_ctx *c)
+{
+    return pb_rms_norm(c, &f.x, f.vec, X, 1, 0.1);
+}
+static pb_mat *g_norm_heads(pb_ctx *c)
+{
+    return pb_rms_norm(c, &f.q, f.head, D, 0, 0.1);
+}
+static pb_mat *g_norm_heads_offset(pb_ctx *c)
+{
+    return pb_rms_norm(c, pb_cols(c, &f.q, D, 2 * D), f.head, D, 1, 0.1);
+}
+static pb_mat *g_norm_heads_frozen(pb_ctx *c)
+{
+    return pb_rms_norm(c, &f.k, (pb_vector){f.head.v, NULL}, D, 0, 0.1);
 }
 static pb_mat *g_norm_weight(pb_ctx *c)
 {
-    return pb_rms_norm(c, frozen(c, &f.x), f.vec, 0.1);
+    return pb_rms_norm(c, frozen(c, &f.x), f.vec, X, 0, 0.1);
 }
 static pb_mat *g_rope(pb_ctx *c)
 {
     pb_mat *q = own(c, &f.q);
     pb_rope(c, q, H, D, pb_rope_table(c, D, f.inv_freq));
     return q;
+}
+static pb_mat *g_gelu_erf(pb_ctx *c)
+{
+    return pb_glu(c, &f.x, &f.x2, PB_GELU_ERF);
 }
 static pb_mat *g_silu(pb_ctx *c)
 {
@@ -373,15 +400,44 @@ static pb_mat *g_add(pb_ctx *c)
 {
     return pb_add(c, &f.x, pb_add(c, &f.x2, &f.x));
 }
+// Windows narrower than a block of keys, of about one, and of several.
+static const pb_scores plain = {.scale = 0.31}, narrow = {.scale = 0.31, .window = 5},
+                       one = {.scale = 0.31, .window = 1}, wide = {.scale = 0.2, .window = 40},
+                       capped = {.scale = 0.7, .cap = 1.3},
+                       both = {.scale = 0.7, .cap = 1.3, .window = 33};
+static pb_mat *attention(pb_ctx *c, pb_scores how)
+{
+    return pb_attention(c, &f.q, &f.k, &f.v, H, KVH, D, how);
+}
 static pb_mat *g_attention(pb_ctx *c)
 {
-    return pb_attention(c, &f.q, &f.k, &f.v, H, KVH, D);
+    return attention(c, plain);
+}
+static pb_mat *g_attention_narrow(pb_ctx *c)
+{
+    return attention(c, narrow);
+}
+static pb_mat *g_attention_one(pb_ctx *c)
+{
+    return attention(c, one);
+}
+static pb_mat *g_attention_wide(pb_ctx *c)
+{
+    return attention(c, wide);
+}
+static pb_mat *g_attention_capped(pb_ctx *c)
+{
+    return attention(c, capped);
+}
+static pb_mat *g_attention_both(pb_ctx *c)
+{
+    return attention(c, both);
 }
 static pb_mat *g_attention_own_heads(pb_ctx *c)
 {
-    return pb_attention(c, pb_cols(c, &f.q, 0, KV), &f.k, &f.v, KVH, KVH, D);
+    return pb_attention(c, pb_cols(c, &f.q, 0, KV), &f.k, &f.v, KVH, KVH, D, plain);
 }
-static pb_mat *with_prefix(pb_ctx *c, pb_mat *k, pb_mat *v, size_t n)
+static pb_mat *with_prefix(pb_ctx *c, pb_mat *k, pb_mat *v, size_t n, pb_scores how)
 {
     pb_prefix *p = PB_NEW(c->heads, pb_prefix, 1);
     const pb_prefix **list = PB_NEW(c->heads, const pb_prefix *, S);
@@ -393,19 +449,23 @@ static pb_mat *with_prefix(pb_ctx *c, pb_mat *k, pb_mat *v, size_t n)
     for (int s = 0; s < S; s++)
         list[s] = p;
     c->seg_prefix = list;
-    return pb_attention(c, &f.q, &f.k, &f.v, H, KVH, D);
+    return attention(c, how);
 }
 static pb_mat *g_prefix(pb_ctx *c)
 {
-    return with_prefix(c, &f.pk, &f.pv, P);
+    return with_prefix(c, &f.pk, &f.pv, P, plain);
+}
+static pb_mat *g_prefix_both(pb_ctx *c)
+{
+    return with_prefix(c, &f.pk, &f.pv, P, both);
 }
 static pb_mat *g_prefix_one(pb_ctx *c)
 {
-    return with_prefix(c, &f.pk, &f.pv, 1);
+    return with_prefix(c, &f.pk, &f.pv, 1, plain);
 }
 static pb_mat *g_prefix_frozen(pb_ctx *c)
 {
-    return with_prefix(c, frozen(c, &f.pk), frozen(c, &f.pv), 32);
+    return with_prefix(c, frozen(c, &f.pk), frozen(c, &f.pv), 32, narrow);
 }
 static pb_mat *g_low_rank(pb_ctx *c)
 {
@@ -522,14 +582,25 @@ static const struct {
     {"three linears", g_linears, " x W0 W1 W2 bias"},
     {"frozen linears", g_linear_frozen, " x"},
     {"embedding", g_embed, " embedding"},
+    {"scaled embedding", g_embed_scaled, " embedding"},
     {"RMS norm", g_norm, " x vector"},
+    {"RMS norm by 1 + weight", g_norm_offset, " x vector"},
+    {"RMS norm of heads", g_norm_heads, " q heads"},
+    {"RMS norm of heads by 1 + weight", g_norm_heads_offset, " q heads"},
+    {"RMS norm of heads, frozen weight", g_norm_heads_frozen, " k"},
     {"RMS norm, weight alone", g_norm_weight, " vector"},
     {"rotary positions", g_rope, " q"},
     {"gate SiLU", g_silu, " x x2"},
     {"gate GELU", g_gelu, " x x2"},
+    {"gate exact GELU", g_gelu_erf, " x x2"},
     {"gate, one side", g_glu_half, " x2"},
     {"sum", g_add, " x x2"},
     {"attention", g_attention, " q k v"},
+    {"attention, narrow window", g_attention_narrow, " q k v"},
+    {"attention, wide window", g_attention_wide, " q k v"},
+    {"attention, soft cap", g_attention_capped, " q k v"},
+    {"attention, soft cap and window", g_attention_both, " q k v"},
+    {"attention, soft cap, window and prefix", g_prefix_both, " q k v pk pv"},
     {"attention, a key per head", g_attention_own_heads, " q k v"},
     {"attention, prefix", g_prefix, " q k v pk pv"},
     {"attention, prefix of one", g_prefix_one, " q k v pk pv"},
@@ -625,25 +696,38 @@ static void values(void **state)
     }
 }
 
-// Prefix, then the segment's own rows up to the query: by the textbook.
+// Prefix, then the segment's own rows that the query sees: by the textbook.
 static void attention_values(void **state)
 {
+    static const struct {
+        graph *g;
+        const pb_scores *how;
+        bool prefix;
+    } cases[] = {{g_attention, &plain, false},         {g_prefix, &plain, true},
+                 {g_attention_narrow, &narrow, false}, {g_attention_wide, &wide, false},
+                 {g_attention_one, &one, false},       {g_attention_capped, &capped, false},
+                 {g_attention_both, &both, false},     {g_prefix_both, &both, true}};
     (void)state;
-    for (int prefix = 0; prefix < 2; prefix++) {
-        pb_mat *o = prefix ? g_prefix(begin()) : g_attention(begin());
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        const pb_scores *how = cases[n].how;
+        pb_mat *o = cases[n].g(begin());
         for (size_t s = 0; s < S; s++)
             for (size_t i = 0; i < segments[s].n_rows; i++)
                 for (size_t h = 0; h < H; h++) {
                     size_t row = segments[s].row0 + i, g = h / (H / KVH) * D;
                     double sum = 0, out[D] = {0};
-                    for (size_t n = prefix ? 0 : P; n <= P + i; n++) {
-                        size_t at = n < P ? n : segments[s].row0 + n - P;
-                        const double *k = (n < P ? f.pk.v : f.k.v) + at * KV + g;
-                        const double *v = (n < P ? f.pv.v : f.v.v) + at * KV + g, *q;
+                    for (size_t j = cases[n].prefix ? 0 : P; j <= P + i; j++) {
+                        if (how->window && j >= P && i - (j - P) >= how->window)
+                            continue;
+                        size_t at = j < P ? j : segments[s].row0 + j - P;
+                        const double *k = (j < P ? f.pk.v : f.k.v) + at * KV + g;
+                        const double *v = (j < P ? f.pv.v : f.v.v) + at * KV + g, *q;
                         double dot = 0;
                         q = f.q.v + row * H * D + h * D;
                         for (size_t d = 0; d < D; d++)
-                            dot += q[d] * k[d] / sqrt(D);
+                            dot += q[d] * k[d] * how->scale;
+                        if (how->cap > 0)
+                            dot = how->cap * tanh(dot / how->cap);
                         sum += exp(dot);
                         for (size_t d = 0; d < D; d++)
                             out[d] += exp(dot) * v[d];
@@ -652,6 +736,37 @@ static void attention_values(void **state)
                         assert_true(fabs(o->v[row * H * D + h * D + d] - out[d] / sum) <= 1e-12);
                 }
     }
+}
+
+static void row_values(void **state)
+{
+    (void)state;
+    pb_mat *x = g_embed_scaled(begin());
+    for (size_t r = 0; r < R; r++)
+        for (size_t i = 0; i < X; i++)
+            assert_true(x->v[r * X + i] == 3.7 * f.table[(size_t)f.tokens[r] * X + i]);
+    pb_mat *y = g_norm_heads_offset(begin());
+    for (size_t r = 0; r < R; r++)
+        for (size_t h = 0; h < 2; h++) {
+            const double *q = f.q.v + r * H * D + (h + 1) * D;
+            double square = 0;
+            for (size_t d = 0; d < D; d++)
+                square += q[d] * q[d];
+            for (size_t d = 0; d < D; d++) {
+                double want = q[d] / sqrt(square / D + 0.1) * (1 + f.head.v[d]);
+                assert_true(fabs(y->v[r * y->ld + h * D + d] - want) <= 1e-14 * (1 + fabs(want)));
+            }
+        }
+    // Work is counted by the window: of the 75 rows, 70 see 5 keys and five see 1 to 5 (the last of
+    // these as many), and so on.
+    double pairs = 0;
+    pb_ctx *c = begin();
+    c->seg_shift = NULL;
+    attention(c, narrow);
+    for (size_t s = 0; s < S; s++)
+        for (size_t i = 1; i <= segments[s].n_rows; i++)
+            pairs += (double)(i < 5 ? i : 5);
+    assert_true(c->counts[PB_ATTENTION].flops == pairs * 4 * H * D);
 }
 
 static void rope_values(void **state)
@@ -673,20 +788,20 @@ static void rope_values(void **state)
 
 // ---------------------------------------------------------------- loss and dropout
 
-static double loss(const int32_t *target, const double *share, double *nll, uint8_t *hits)
+static double loss(double cap, const int32_t *target, const double *share, double *nll,
+                   uint8_t *hits)
 {
     double sum = 0;
     repack();
     pb_ctx *c = begin();
-    pb_lm_loss(c, &f.x, &f.w[2], target, share, nll, hits);
+    pb_lm_loss(c, &f.x, &f.w[2], cap, target, share, nll, hits);
     for (size_t r = 0; r < R; r++)
         sum += target[r] >= 0 ? share[r] * nll[r] : 0;
     return sum;
 }
 
-static void lm_loss(void **state)
+static void loss_with(double cap)
 {
-    (void)state;
     int32_t target[R];
     double share[R], nll[R], logits[V];
     uint8_t hits[R];
@@ -698,7 +813,7 @@ static void lm_loss(void **state)
     }
     memset(f.x.d, 0, R * X * sizeof *f.x.d);
     memset(f.w[2].d, 0, V * X * sizeof *f.w[2].d);
-    loss(target, share, nll, hits);
+    loss(cap, target, share, nll, hits);
     double dx[R * X], dw[V * X];
     memcpy(dx, f.x.d, sizeof dx);
     memcpy(dw, f.w[2].d, sizeof dw);
@@ -715,6 +830,8 @@ static void lm_loss(void **state)
             logits[v] = 0;
             for (size_t k = 0; k < X; k++)
                 logits[v] += f.x.v[r * X + k] * f.w[2].v[v * X + k];
+            if (cap > 0)
+                logits[v] = cap * tanh(logits[v] / cap);
             sum += exp(logits[v]);
             best = logits[v] > logits[best] ? v : best;
         }
@@ -731,7 +848,7 @@ static void lm_loss(void **state)
         double *v = head ? f.w[2].v + at : f.x.v + at, was = *v, side[2], h = 1e-5;
         for (int q = 0; q < 2; q++) {
             *v = was + (q ? h : -h);
-            side[q] = loss(target, share, nll, NULL);
+            side[q] = loss(cap, target, share, nll, NULL);
         }
         *v = was;
         double d = (side[1] - side[0]) / (2 * h), slope = head ? dw[at] : dx[at];
@@ -739,6 +856,38 @@ static void lm_loss(void **state)
             fail_msg("loss: the gradient says %.12g, differences say %.12g", slope, d);
     }
     repack();
+}
+
+static void lm_loss(void **state)
+{
+    (void)state;
+    loss_with(0);
+}
+
+static void lm_loss_capped(void **state)
+{
+    (void)state;
+    loss_with(1.7);
+}
+
+// Logits are those that the loss is made of.
+static void logits(void **state)
+{
+    (void)state;
+    size_t rows[] = {0, 104, 50};
+    double out[3 * V];
+    for (int way = 0; way < 2; way++) {
+        pb_ctx *c = begin();
+        pb_logits(c, out, &f.x, &f.w[2], way ? 1.7 : 0, rows, 3);
+        for (size_t i = 0; i < 3; i++)
+            for (size_t v = 0; v < V; v++) {
+                double want = 0;
+                for (size_t k = 0; k < X; k++)
+                    want += f.x.v[rows[i] * X + k] * f.w[2].v[v * X + k];
+                want = way ? 1.7 * tanh(want / 1.7) : want;
+                assert_true(fabs(out[i * V + v] - want) <= 1e-13 * (1 + fabs(want)));
+            }
+    }
 }
 
 static void dropout_statistics(void **state)
@@ -779,17 +928,16 @@ static void dropout_statistics(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[N_OPERATIONS + 5];
+    struct CMUnitTest tests[N_OPERATIONS + 8];
     for (size_t i = 0; i < N_OPERATIONS; i++)
         tests[i] = (struct CMUnitTest){.name = operations[i].name,
                                        .test_func = run_operation,
                                        .initial_state = (void *)(uintptr_t)i};
     const struct CMUnitTest more[] = {
-        cmocka_unit_test(values),
-        cmocka_unit_test(attention_values),
-        cmocka_unit_test(rope_values),
-        cmocka_unit_test(lm_loss),
-        cmocka_unit_test(dropout_statistics),
+        cmocka_unit_test(values),      cmocka_unit_test(attention_values),
+        cmocka_unit_test(rope_values), cmocka_unit_test(row_values),
+        cmocka_unit_test(lm_loss),     cmocka_unit_test(lm_loss_capped),
+        cmocka_unit_test(logits),      cmocka_unit_test(dropout_statistics),
     };
     memcpy(tests + N_OPERATIONS, more, sizeof more);
     return cmocka_run_group_tests(tests, set_up, tear_down) ? 1 : 0;

@@ -28,28 +28,61 @@ static void affine(double *y, const double *W, const double *b, const double *x,
     }
 }
 
-static void norm(double *y, const double *x, const double *w, double eps, size_t C)
+static void norm(double *y, const double *x, const double *w, const pb_config *g, size_t n)
 {
     double square = 0;
-    for (size_t i = 0; i < C; i++)
+    for (size_t i = 0; i < n; i++)
         square += x[i] * x[i];
-    for (size_t i = 0; i < C; i++)
-        y[i] = x[i] / sqrt(square / (double)C + eps) * w[i];
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] / sqrt(square / (double)n + g->norm_eps) * (w[i] + (g->norm_offset ? 1 : 0));
 }
 
-// Pairs (i, i + D/2) of every head turn by pos * theta^(-2i/D).
-static void turn(double *x, size_t heads, size_t D, size_t pos, double theta)
+// What a pair turns by at each position: theta^(-2i/D), slower where the context is stretched.
+static double speed(const pb_config *g, size_t i)
 {
+    double f = 1 / pow(g->rope_theta, 2.0 * (double)i / (double)g->head_dim);
+    if (g->rope.kind == PB_ROPE_LINEAR)
+        return f / g->rope.factor;
+    if (g->rope.kind == PB_ROPE_PLAIN)
+        return f;
+    double length = 2 * 3.14159265358979323846 / f, original = (double)g->rope.original;
+    if (length < original / g->rope.high)
+        return f;
+    if (length > original / g->rope.low)
+        return f / g->rope.factor;
+    double smooth = (original / length - g->rope.low) / (g->rope.high - g->rope.low);
+    return (1 - smooth) * f / g->rope.factor + smooth * f;
+}
+
+// Pairs (i, i + D/2) of every head turn.
+static void turn(double *x, size_t heads, const pb_config *g, size_t pos)
+{
+    size_t D = g->head_dim;
     for (size_t h = 0; h < heads; h++)
         for (size_t i = 0; i < D / 2; i++) {
-            double angle = (double)pos / pow(theta, 2.0 * (double)i / (double)D);
+            double angle = (double)pos * speed(g, i);
             double *a = x + h * D + i, *b = a + D / 2, u = *a, v = *b;
             *a = u * cos(angle) - v * sin(angle);
             *b = u * sin(angle) + v * cos(angle);
         }
 }
 
-enum { T = 80, W = 64 }; // longest sequence; widest vector
+// The q or k norm of a layer over every head, if there is one.
+static void norm_heads(double *x, const double *w, const pb_config *g, size_t heads)
+{
+    for (size_t h = 0; w && h < heads; h++)
+        norm(x + h * g->head_dim, x + h * g->head_dim, w, g, g->head_dim);
+}
+
+static double gate_of(const pb_config *g, double a)
+{
+    double c = sqrt(2 / 3.14159265358979323846);
+    return g->gate == PB_GATE_SILU   ? a / (1 + exp(-a))
+           : g->gate == PB_GATE_GELU ? 0.5 * a * (1 + erf(a / sqrt(2)))
+                                     : 0.5 * a * (1 + tanh(c * (a + 0.044715 * a * a * a)));
+}
+
+enum { T = 80, W = 72 }; // longest sequence; widest vector
 
 // out (n,V)
 static void forward(const pb_model *m, const int32_t *tokens, size_t n, double *out)
@@ -60,28 +93,33 @@ static void forward(const pb_model *m, const int32_t *tokens, size_t n, double *
     double y[W], z[W], gate[W], up[W], p[T];
     const double *embed = weight(m, -1, "model.embed_tokens.weight");
     for (size_t t = 0; t < n; t++)
-        memcpy(x[t], embed + (size_t)tokens[t] * C, C * sizeof(double));
+        for (size_t i = 0; i < C; i++)
+            x[t][i] = embed[(size_t)tokens[t] * C + i] * (g->embed_scaled ? sqrt((double)C) : 1);
     for (int l = 0; l < (int)g->layers; l++) {
         for (size_t t = 0; t < n; t++) {
-            norm(y, x[t], weight(m, l, "input_layernorm.weight"), g->norm_eps, C);
+            norm(y, x[t], weight(m, l, "input_layernorm.weight"), g, C);
             affine(q[t], weight(m, l, "self_attn.q_proj.weight"),
                    weight(m, l, "self_attn.q_proj.bias"), y, H * D, C);
             affine(k[t], weight(m, l, "self_attn.k_proj.weight"),
                    weight(m, l, "self_attn.k_proj.bias"), y, G * D, C);
             affine(v[t], weight(m, l, "self_attn.v_proj.weight"),
                    weight(m, l, "self_attn.v_proj.bias"), y, G * D, C);
-            turn(q[t], H, D, t, g->rope_theta);
-            turn(k[t], G, D, t, g->rope_theta);
+            norm_heads(q[t], weight(m, l, "self_attn.q_norm.weight"), g, H);
+            norm_heads(k[t], weight(m, l, "self_attn.k_norm.weight"), g, G);
+            turn(q[t], H, g, t);
+            turn(k[t], G, g, t);
         }
         for (size_t t = 0; t < n; t++) {
             for (size_t h = 0; h < H; h++) {
-                size_t kv = h / (H / G) * D;
+                size_t kv = h / (H / G) * D, window = pb_config_window(g, (size_t)l);
                 double sum = 0;
                 for (size_t s = 0; s <= t; s++) {
                     double dot = 0;
                     for (size_t d = 0; d < D; d++)
                         dot += q[t][h * D + d] * k[s][kv + d];
-                    sum += p[s] = exp(dot / sqrt((double)D));
+                    dot /= sqrt(g->score_scalar > 0 ? g->score_scalar : (double)D);
+                    dot = g->attn_cap > 0 ? g->attn_cap * tanh(dot / g->attn_cap) : dot;
+                    sum += p[s] = window && t - s >= window ? 0 : exp(dot);
                 }
                 for (size_t d = 0; d < D; d++) {
                     z[h * D + d] = 0;
@@ -89,27 +127,38 @@ static void forward(const pb_model *m, const int32_t *tokens, size_t n, double *
                         z[h * D + d] += p[s] / sum * v[s][kv + d];
                 }
             }
-            affine(y, weight(m, l, "self_attn.o_proj.weight"), NULL, z, C, H * D);
+            affine(y, weight(m, l, "self_attn.o_proj.weight"),
+                   weight(m, l, "self_attn.o_proj.bias"), z, C, H * D);
+            if (g->post_norms)
+                norm(y, y, weight(m, l, "post_attention_layernorm.weight"), g, C);
             for (size_t i = 0; i < C; i++)
                 x[t][i] += y[i];
-            norm(y, x[t], weight(m, l, "post_attention_layernorm.weight"), g->norm_eps, C);
-            affine(gate, weight(m, l, "mlp.gate_proj.weight"), NULL, y, F, C);
-            affine(up, weight(m, l, "mlp.up_proj.weight"), NULL, y, F, C);
-            for (size_t i = 0; i < F; i++) {
-                double a = gate[i], c = sqrt(2 / 3.14159265358979323846);
-                gate[i] = up[i] * (g->gate == PB_GATE_SILU
-                                       ? a / (1 + exp(-a))
-                                       : 0.5 * a * (1 + tanh(c * (a + 0.044715 * a * a * a))));
-            }
-            affine(y, weight(m, l, "mlp.down_proj.weight"), NULL, gate, C, F);
+            norm(y, x[t],
+                 weight(m, l,
+                        g->post_norms ? "pre_feedforward_layernorm.weight"
+                                      : "post_attention_layernorm.weight"),
+                 g, C);
+            affine(gate, weight(m, l, "mlp.gate_proj.weight"), weight(m, l, "mlp.gate_proj.bias"),
+                   y, F, C);
+            affine(up, weight(m, l, "mlp.up_proj.weight"), weight(m, l, "mlp.up_proj.bias"), y, F,
+                   C);
+            for (size_t i = 0; i < F; i++)
+                gate[i] = up[i] * gate_of(g, gate[i]);
+            affine(y, weight(m, l, "mlp.down_proj.weight"), weight(m, l, "mlp.down_proj.bias"),
+                   gate, C, F);
+            if (g->post_norms)
+                norm(y, y, weight(m, l, "post_feedforward_layernorm.weight"), g, C);
             for (size_t i = 0; i < C; i++)
                 x[t][i] += y[i];
         }
     }
     const double *head = weight(m, -1, "lm_head.weight");
     for (size_t t = 0; t < n; t++) {
-        norm(y, x[t], weight(m, -1, "model.norm.weight"), g->norm_eps, C);
-        affine(out + t * g->vocab, head ? head : embed, NULL, y, g->vocab, C);
+        double *logits = out + t * g->vocab;
+        norm(y, x[t], weight(m, -1, "model.norm.weight"), g, C);
+        affine(logits, head ? head : embed, NULL, y, g->vocab, C);
+        for (size_t i = 0; g->final_cap > 0 && i < g->vocab; i++)
+            logits[i] = g->final_cap * tanh(logits[i] / g->final_cap);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "model/llama2c.h"
 #include "model/tensors.h"
 #include "model/tokenizer.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,11 +91,17 @@ static inline bool target_config(const uint8_t *data, size_t size)
     if (refused)
         return false;
     REQUIRE(pb_config_params(&c) >= c.vocab * c.width);
+    static double freq[1 << 11];
+    REQUIRE(c.head_dim / 2 <= sizeof freq / sizeof *freq);
+    pb_config_inv_freq(&c, freq);
+    for (size_t i = 0; i < c.head_dim / 2; i++)
+        REQUIRE(freq[i] > 0 && isfinite(freq[i]));
     json_t *first = pb_config_to_json(&c);
     REQUIRE(first);
     REQUIRE(!pb_config_from_json(&again, first));
     json_t *second = pb_config_to_json(&again);
     REQUIRE(json_equal(first, second));
+    REQUIRE(!pb_config_same_geometry(&c, &again));
     json_decref(first);
     json_decref(second);
     return true;
@@ -185,13 +192,25 @@ static inline size_t seed_config(uint8_t *out, size_t cap, int variant)
         "\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,\"rope_scaling\":null,"
         "\"hidden_act\":\"silu\",\"eos_token_id\":[2,3],\"bos_token_id\":1,"
         "\"tie_word_embeddings\":true,\"attention_bias\":false,\"pb_tokenizer\":\"bytes\"}",
-        "{\"model_type\":\"qwen2\",\"vocab_size\":1000,\"hidden_size\":32,"
+        "{\"model_type\":\"qwen3\",\"vocab_size\":1000,\"hidden_size\":32,"
         "\"intermediate_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
-        "\"head_dim\":16,\"max_position_embeddings\":64,\"sliding_window\":32,"
-        "\"use_sliding_window\":false,\"rope_parameters\":{\"rope_type\":\"default\","
-        "\"rope_theta\":1e6},\"hidden_act\":\"gelu_pytorch_tanh\",\"eos_token_id\":null}"};
+        "\"num_key_value_heads\":2,\"head_dim\":16,\"max_position_embeddings\":64,"
+        "\"sliding_window\":32,\"max_window_layers\":1,\"attention_bias\":true,"
+        "\"use_sliding_window\":true,\"rope_parameters\":{\"rope_type\":\"default\","
+        "\"rope_theta\":1e6},\"hidden_act\":\"gelu_pytorch_tanh\",\"eos_token_id\":null}",
+        "{\"model_type\":\"gemma2\",\"vocab_size\":300,\"hidden_size\":24,"
+        "\"intermediate_size\":20,\"num_hidden_layers\":3,\"num_attention_heads\":4,"
+        "\"head_dim\":8,\"max_position_embeddings\":64,\"sliding_window\":16,"
+        "\"hidden_act\":\"gelu\",\"attn_logit_softcapping\":50.0,"
+        "\"final_logit_softcapping\":null,\"query_pre_attn_scalar\":7,\"layer_types\":"
+        "[\"full_attention\",\"sliding_attention\",\"full_attention\"]}",
+        "{\"model_type\":\"llama\",\"vocab_size\":300,\"hidden_size\":24,\"mlp_bias\":true,"
+        "\"intermediate_size\":20,\"num_hidden_layers\":3,\"num_attention_heads\":4,"
+        "\"max_position_embeddings\":64,\"rope_scaling\":{\"rope_type\":\"llama3\","
+        "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+        "\"original_max_position_embeddings\":8192},\"rope_theta\":5e5}"};
     size_t at = 0;
-    seed_put(out, cap, &at, texts[variant % 2], strlen(texts[variant % 2]));
+    seed_put(out, cap, &at, texts[variant % 4], strlen(texts[variant % 4]));
     return at;
 }
 

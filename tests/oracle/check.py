@@ -70,7 +70,7 @@ def run(*args):
                        timeout=120)
     if p.returncode:
         raise RuntimeError("exit code %d: %s" % (
-            p.returncode, p.stderr.decode("utf-8", "replace").strip()[-300:]))
+            p.returncode, p.stderr.decode("utf-8", "replace").strip()[-300:].replace("\n", "; ")))
     return p.stdout.decode("utf-8", "replace")
 
 

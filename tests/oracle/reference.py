@@ -72,12 +72,19 @@ def read_safetensors(path):
     return out
 
 
-def write_safetensors(path, tensors):
-    """Writes F32, in the order given."""
+def raw_bytes(a, dtype):
+    """An array's bytes as F32, F16 or BF16 (cut off, so round the values before)."""
+    a = np.ascontiguousarray(a, "<f2" if dtype == "F16" else "<f4")
+    return ((a.view("<u4") >> 16).astype("<u2") if dtype == "BF16" else a).tobytes()
+
+
+def write_safetensors(path, tensors, dtypes=None):
+    """Writes in the order given; `dtypes` {name: dtype} where it is not F32."""
     head, data = {}, b""
     for name, a in tensors.items():
-        part = np.ascontiguousarray(a, "<f4").tobytes()
-        head[name] = {"dtype": "F32", "shape": list(np.shape(a)),
+        dtype = (dtypes or {}).get(name, "F32")
+        part = raw_bytes(a, dtype)
+        head[name] = {"dtype": dtype, "shape": list(np.shape(a)),
                       "data_offsets": [len(data), len(data) + len(part)]}
         data += part
     text = json.dumps(head).encode()

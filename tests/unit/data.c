@@ -19,19 +19,35 @@ static pb_seqs lengths(size_t n)
 }
 
 // Sum over whole batches of the longest minus the shortest: what padding would cost.
-static size_t spread(const pb_seqs *s, const size_t *order, size_t batch)
+static size_t spread(const pb_seqs *s, const size_t *order, size_t n, size_t batch)
 {
     size_t sum = 0;
-    for (size_t b = 0; b + batch <= s->n; b += batch) {
+    for (size_t b = 0; b + batch <= n; b += batch) {
         uint32_t low = UINT32_MAX, high = 0;
         for (size_t i = b; i < b + batch; i++) {
-            uint32_t n = s->seq[order[i]].n;
-            low = n < low ? n : low;
-            high = n > high ? n : high;
+            uint32_t len = s->seq[order[i]].n;
+            low = len < low ? len : low;
+            high = len > high ? len : high;
         }
         sum += high - low;
     }
     return sum;
+}
+
+// The sequences of epoch 1 or 2 in order, and how many they are.
+static size_t epoch(pb_batches *b, size_t e, size_t *order)
+{
+    size_t n, used = b->n * b->sequences;
+    for (size_t k = (e - 1) * b->n, i = 0; i < used; i += n, k++)
+        memcpy(order + i, pb_batches_at(b, k, &n), b->sequences * sizeof *order);
+    return used;
+}
+
+static pb_batches batches_of(const pb_seqs *s, size_t batch, uint64_t seed)
+{
+    pb_batches b;
+    assert_int_equal(pb_batches_new(&b, s, batch, 0, seed), PB_OK);
+    return b;
 }
 
 static void epoch_order(void **state)
@@ -41,33 +57,40 @@ static void epoch_order(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         for (size_t j = 0; j < sizeof batches / sizeof *batches; j++) {
-            size_t n = counts[i], batch = batches[j];
+            size_t n = counts[i], batch = batches[j], used = n / batch * batch;
             pb_seqs s = lengths(n);
+            if (!used) {
+                pb_batches none;
+                assert_int_equal(pb_batches_new(&none, &s, batch, 0, 9), PB_USAGE);
+                free(s.seq);
+                continue;
+            }
+            pb_batches nine = batches_of(&s, batch, 9), ten = batches_of(&s, batch, 10);
             size_t *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
             size_t *c = malloc(n * sizeof *c), *d = malloc(n * sizeof *d);
             unsigned char *seen = calloc(n, 1);
-            pb_epoch_order(a, &s, batch, 9, 1);
-            pb_epoch_order(b, &s, batch, 9, 1);
-            pb_epoch_order(c, &s, batch, 9, 2);
-            pb_epoch_order(d, &s, batch, 10, 1);
-            assert_memory_equal(a, b, n * sizeof *a);
-            for (size_t k = 0; k < n; k++) {
+            assert_int_equal(epoch(&nine, 1, a), used);
+            assert_int_equal(epoch(&nine, 2, c), used);
+            assert_int_equal(epoch(&nine, 1, b), used);
+            assert_int_equal(epoch(&ten, 1, d), used);
+            assert_memory_equal(a, b, used * sizeof *a);
+            for (size_t k = 0; k < used; k++) {
                 assert_true(a[k] < n && !seen[a[k]]);
                 seen[a[k]] = 1;
             }
             if (n / batch >= 16) { // equal by chance with probability 1/16!
-                assert_memory_not_equal(a, c, n * sizeof *a);
-                assert_memory_not_equal(a, d, n * sizeof *a);
+                assert_memory_not_equal(a, c, used * sizeof *a);
+                assert_memory_not_equal(a, d, used * sizeof *a);
             }
             if (n >= 1000 && batch > 1 && batch <= 65) {
                 pb_rng r = pb_rng_make(2, PB_STREAM_TEST, 0);
-                size_t bucketed = spread(&s, a, batch);
+                size_t bucketed = spread(&s, a, used, batch);
                 for (size_t k = 0; k < n; k++)
                     b[k] = k;
                 pb_rng_shuffle(&r, b, n);
-                if (!(3 * bucketed < spread(&s, b, batch)))
+                if (!(3 * bucketed < spread(&s, b, used, batch)))
                     fail_msg("n %zu batch %zu: lengths spread by %zu, unsorted by %zu", n, batch,
-                             bucketed, spread(&s, b, batch));
+                             bucketed, spread(&s, b, used, batch));
                 // Batches do not come in order of length: training would see short ones first.
                 size_t falls = 0;
                 for (size_t k = batch; k + batch <= n; k += batch)
@@ -75,6 +98,7 @@ static void epoch_order(void **state)
                 assert_true(falls > n / batch / 4);
             }
             free(a), free(b), free(c), free(d), free(seen);
+            pb_batches_free(&nine), pb_batches_free(&ten);
             free(s.seq);
         }
 }
@@ -86,16 +110,59 @@ static void everybody(void **state)
     (void)state;
     for (size_t n = 17; n <= 23; n += 3) {
         pb_seqs s = lengths(n);
-        size_t order[23], used[23] = {0};
-        for (uint32_t e = 1; e <= EPOCHS; e++) {
-            pb_epoch_order(order, &s, 8, 1, e);
-            for (size_t i = 0; i < 16; i++)
+        size_t used[23] = {0}, m;
+        pb_batches b = batches_of(&s, 8, 1);
+        for (size_t k = 0; k < 2 * EPOCHS; k++) {
+            const size_t *order = pb_batches_at(&b, k, &m);
+            for (size_t i = 0; i < m; i++)
                 used[order[i]]++;
         }
         for (size_t i = 0; i < n; i++)
             assert_true(used[i] > EPOCHS / 2 && used[i] < EPOCHS);
+        pb_batches_free(&b);
         free(s.seq);
     }
+}
+
+// Batches filled up to a number of rows: none has more, none could have taken the next sequence,
+// every sequence comes at most once an epoch, and any batch can be had again.
+static void packed(void **state)
+{
+    (void)state;
+    pb_seqs s = lengths(500);
+    s.longest = 204;
+    for (size_t tokens = 203; tokens < 4000; tokens = tokens * 2 + 1) {
+        pb_batches b, again;
+        size_t n, first[64], n_first;
+        unsigned char seen[500] = {0};
+        assert_int_equal(pb_batches_new(&b, &s, 0, tokens, 7), PB_OK);
+        size_t per_epoch = b.n, left = 500;
+        assert_true(per_epoch > 1);
+        const size_t *start = pb_batches_at(&b, 1, &n_first);
+        assert_true(n_first <= 64 && n_first <= b.most);
+        memcpy(first, start, n_first * sizeof *first);
+        for (size_t k = 0; k < per_epoch; k++) {
+            const size_t *at = pb_batches_at(&b, k, &n);
+            size_t rows = 0;
+            for (size_t i = 0; i < n; i++) {
+                assert_false(seen[at[i]]);
+                seen[at[i]] = 1;
+                rows += s.seq[at[i]].n - 1u;
+            }
+            left -= n;
+            assert_true(rows <= tokens && n <= b.most);
+            // The next sequence in order did not fit; after the last batch stands what is left out.
+            assert_true(rows + s.seq[at[n]].n - 1u > tokens || n == b.most);
+        }
+        assert_true(left > 0 && left <= b.most);
+        pb_batches_at(&b, 5 * per_epoch, &n);
+        assert_true(b.epoch > 1);
+        const size_t *at = pb_batches_at(&b, 1, &n);
+        assert_true(n == n_first && !memcmp(at, first, n * sizeof *first));
+        assert_int_equal(pb_batches_new(&again, &s, 0, 202, 7), PB_USAGE);
+        pb_batches_free(&b);
+    }
+    free(s.seq);
 }
 
 static void sequences(void **state)
@@ -137,7 +204,9 @@ static void text(void **state)
     assert_int_equal(pb_tokenizer_open(&t, "bytes", 300), PB_OK);
     for (size_t limit = 2; limit < 16; limit++) {
         pb_seqs s = {0};
-        assert_int_equal(pb_seqs_from_text(&s, t, docs, sizeof docs - 1, "--", limit), PB_OK);
+        size_t bytes = 0;
+        assert_int_equal(pb_seqs_from_text(&s, t, docs, sizeof docs - 1, "--", limit, &bytes),
+                         PB_OK);
         size_t at = 0;
         for (size_t i = 0; i < s.n; i++) {
             assert_true(s.seq[i].n >= 2 && s.seq[i].n <= limit);
@@ -145,6 +214,7 @@ static void text(void **state)
             assert_true(s.seq[i].first >= at && s.seq[i].first <= at + 1);
             at = s.seq[i].first + s.seq[i].n;
         }
+        assert_int_equal(bytes, 10 + 2 + 1);
         assert_true(s.n_tokens == 12 + 4 + 3 && at <= s.n_tokens && at + 1 >= s.n_tokens);
         pb_seqs_free(&s);
     }
@@ -154,10 +224,8 @@ static void text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(epoch_order),
-        cmocka_unit_test(everybody),
-        cmocka_unit_test(sequences),
-        cmocka_unit_test(text),
+        cmocka_unit_test(epoch_order), cmocka_unit_test(everybody), cmocka_unit_test(packed),
+        cmocka_unit_test(sequences),   cmocka_unit_test(text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

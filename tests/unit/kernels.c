@@ -223,6 +223,10 @@ static void gate(double g, pb_gate_kind act, double *value, double *slope)
         double s = g >= 0 ? 1 / (1 + exp(-g)) : exp(g) / (1 + exp(g));
         *value = g * s;
         *slope = s + g * s * (1 - s);
+    } else if (act == PB_GELU_ERF) {
+        double phi = erfc(-g / sqrt(2)) / 2;
+        *value = g * phi;
+        *slope = phi + g * exp(-g * g / 2) / sqrt(2 * 3.14159265358979323846);
     } else {
         double c = sqrt(2 / 3.14159265358979323846), u = c * (g + 0.044715 * g * g * g);
         double th = tanh(u);
@@ -238,7 +242,7 @@ static void gates(void **state)
     enum { N = 4000 };
     static real g[N], u[N], m[N], dm[N], dg[N], du[N], part[N];
     k = *state;
-    for (int act = PB_SILU; act <= PB_GELU_TANH; act++) {
+    for (int act = PB_SILU; act <= PB_GELU_ERF; act++) {
         for (size_t i = 0; i < N; i++) {
             g[i] = (real)(i < 13 ? special[i] : -30 + 60.0 * (double)i / N);
             u[i] = (real)pb_rng_normal(&rng);
@@ -319,48 +323,79 @@ static void exponential(void **state)
     }
 }
 
-// Online softmax over blocks against the plain one: any number of blocks, lanes masked, garbage
-// (even NaN) in masked lanes, queries that see nothing of a block.
+// Soft caps, also of values far beyond the cap and so small that a difference of exponentials would
+// lose them.
+static void caps(void **state)
+{
+    enum { N = 3000 };
+    static real x[N], y[N], part[N];
+    k = *state;
+    for (size_t i = 0; i < N; i++)
+        x[i] = (real)(i < 200   ? 1e-6 * ((double)i - 100)
+                      : i < 210 ? -1e4 + 2e3 * (double)i
+                                : 0.1 * ((double)i - 1500));
+    memcpy(y, x, sizeof y);
+    k->soft_cap(y, N, (real)0.25, 30);
+    for (size_t i = 0; i < N; i++) {
+        double want = 30 * tanh(0.25 * (double)x[i] / 30);
+        close_to("soft_cap", y[i], want, fabs(want), 1, 0, i);
+    }
+    for (size_t n = 1; n < 70; n++) {
+        memcpy(part, x + n, n * sizeof *x);
+        k->soft_cap(part, n, (real)0.25, 30);
+        assert_memory_equal(part, y + n, n * sizeof *y);
+    }
+}
+
+// Online softmax over blocks against the plain one: any number of blocks, lanes masked from above
+// and (windows) from below, garbage (even NaN) in masked lanes, queries that see nothing of a
+// block.
 static void online(void **state)
 {
     enum { B = 4, D = 13, MOST = 17 };
     k = *state;
     for (size_t R = 1; R <= MOST; R += 4)
-        for (int big = 0; big < 2; big++) {
+        for (int way = 0; way < 4; way++) {
+            bool big = way & 1, window = way & 2;
             mat s = make(R * B, PB_NR, 0), v = make(B * PB_NR, D, 2), o = make(R, D, 3);
             mat alone = make(R, D, 3);
             real m[MOST], l[MOST], blk[MOST * PB_NR], lse[MOST], m1, l1, blk1[PB_NR];
-            size_t sees[MOST], valid[MOST];
+            size_t sees[MOST], from[MOST], first[MOST], valid[MOST];
+            const size_t *low = window ? first : NULL;
             const real scale = (real)0.31;
             for (size_t i = 0; i < R; i++) {
                 m[i] = (real)-1e30;
                 l[i] = 0;
                 sees[i] = 1 + (i * 29 + R) % (B * PB_NR);
+                from[i] = window ? sees[i] * (i % 3 + 1) / 4 : 0;
                 memset(o.v + i * o.ld, 0, D * sizeof(real));
                 memset(alone.v + i * o.ld, 0, D * sizeof(real));
                 for (size_t j = 0; j < B * PB_NR; j++) {
                     real *at = &s.v[(i * B + j / PB_NR) * PB_NR + j % PB_NR];
-                    *at = j >= sees[i] ? (real)NAN : big ? *at * 500 : *at;
+                    *at = j < from[i] || j >= sees[i] ? (real)NAN : big ? *at * 500 : *at;
                 }
             }
             for (size_t b = 0; b < B; b++) {
                 for (size_t i = 0; i < R; i++) {
                     size_t left = sees[i] > b * PB_NR ? sees[i] - b * PB_NR : 0;
+                    size_t out = from[i] > b * PB_NR ? from[i] - b * PB_NR : 0;
                     valid[i] = left < PB_NR ? left : PB_NR;
+                    first[i] = out < PB_NR ? out : PB_NR;
                     memcpy(blk + i * PB_NR, s.v + (i * B + b) * PB_NR, PB_NR * sizeof(real));
                 }
-                k->soft_block(blk, valid, m, l, o.v, o.ld, R, D, scale);
+                k->soft_block(blk, low, valid, m, l, o.v, o.ld, R, D, scale);
                 for (size_t i = 0; i < R; i++)
-                    for (size_t j = valid[i]; j < PB_NR; j++)
-                        assert_true(blk[i * PB_NR + j] == 0);
+                    for (size_t j = 0; j < PB_NR; j++)
+                        if (j < first[i] || j >= valid[i])
+                            assert_true(blk[i * PB_NR + j] == 0);
                 k->axpys(o.v, o.ld, blk, PB_NR, v.v + b * PB_NR * v.ld, v.ld, R, PB_NR, D, 1);
             }
             guarded(o, "soft_block");
             for (size_t i = 0; i < R; i++) {
                 double top = -INFINITY, sum = 0, want[D] = {0}, size[D] = {0};
-                for (size_t j = 0; j < sees[i]; j++)
+                for (size_t j = from[i]; j < sees[i]; j++)
                     top = fmax(top, (double)scale * (double)s.v[i * B * PB_NR + j]);
-                for (size_t j = 0; j < sees[i]; j++) {
+                for (size_t j = from[i]; j < sees[i]; j++) {
                     double p = exp((double)scale * (double)s.v[i * B * PB_NR + j] - top);
                     sum += p;
                     for (size_t d = 0; d < D; d++) {
@@ -374,12 +409,13 @@ static void online(void **state)
                 for (size_t d = 0; d < D; d++)
                     close_to("soft_block o", o.v[i * o.ld + d] / l[i], want[d] / sum,
                              rough * size[d] / sum, 9, i, d);
-                // The same query as the only one.
+                // The same query as the only one, which skips the blocks below its window.
                 m1 = (real)-1e30, l1 = 0;
-                for (size_t b = 0; b * PB_NR < sees[i]; b++) {
+                for (size_t b = from[i] / PB_NR; b * PB_NR < sees[i]; b++) {
                     size_t left = sees[i] - b * PB_NR, n = left < PB_NR ? left : PB_NR;
+                    size_t out = from[i] > b * PB_NR ? from[i] - b * PB_NR : 0;
                     memcpy(blk1, s.v + (i * B + b) * PB_NR, sizeof blk1);
-                    k->soft_block(blk1, &n, &m1, &l1, alone.v + i * o.ld, o.ld, 1, D, scale);
+                    k->soft_block(blk1, &out, &n, &m1, &l1, alone.v + i * o.ld, o.ld, 1, D, scale);
                     k->axpys(alone.v + i * o.ld, o.ld, blk1, PB_NR, v.v + b * PB_NR * v.ld, v.ld, 1,
                              n, D, 1);
                 }
@@ -389,14 +425,15 @@ static void online(void **state)
             }
             for (size_t i = 0; i < R; i++) {
                 valid[i] = sees[i] < PB_NR ? sees[i] : PB_NR;
+                first[i] = from[i] < PB_NR ? from[i] : PB_NR;
                 memcpy(blk + i * PB_NR, s.v + i * B * PB_NR, PB_NR * sizeof(real));
             }
-            k->soft_probs(blk, valid, lse, 1, R, scale);
+            k->soft_probs(blk, low, valid, lse, 1, R, scale);
             for (size_t i = 0; i < R; i++)
                 for (size_t j = 0; j < PB_NR; j++) {
                     double e = (double)scale * (double)s.v[i * B * PB_NR + j] - (double)lse[i];
                     double p = exp(e);
-                    if (j >= valid[i])
+                    if (j < first[i] || j >= valid[i])
                         assert_true(blk[i * PB_NR + j] == 0);
                     else
                         close_to("soft_probs", blk[i * PB_NR + j], p,
@@ -412,9 +449,9 @@ int main(void)
     static const struct {
         const char *name;
         CMUnitTestFunction run;
-    } tests[] = {{"panel", panels},         {"dots, axpys, outer", low_rank}, {"vectors", vectors},
-                 {"gates", gates},          {"softmax", softmaxes},           {"exp", exponential},
-                 {"online softmax", online}};
+    } tests[] = {{"panel", panels},   {"dots, axpys, outer", low_rank}, {"vectors", vectors},
+                 {"gates", gates},    {"softmax", softmaxes},           {"exp", exponential},
+                 {"soft caps", caps}, {"online softmax", online}};
     enum { N = sizeof tests / sizeof *tests };
     struct CMUnitTest list[3 * N];
     static char names[3 * N][64];

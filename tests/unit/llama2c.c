@@ -86,7 +86,7 @@ static void test_places(void **state)
         assert_int_equal(c.head_dim, 4);
         assert_true(c.norm_eps == 1e-5 && c.rope_theta == 10000);
         assert_int_equal(c.tied, tied);
-        assert_false(c.attention_bias);
+        assert_false(c.qkv_bias);
         assert_int_equal(c.gate, PB_GATE_SILU);
         assert_int_equal(c.bos, 1);
         assert_int_equal(c.n_eos, 1);

@@ -4,12 +4,13 @@
 // `unit_mutate --seeds DIR` writes the valid files instead, as a start for libFuzzer.
 #include "core/file.h"
 #include "core/rng.h"
+#include "fuzz/gguf.h"
 #include "fuzz/targets.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
 
-enum { MUTATIONS = 20000, CAP = 1 << 14, VARIANTS = 4 };
+enum { MUTATIONS = 20000, CAP = 1 << 16, VARIANTS = 4 };
 
 typedef struct format {
     const char *name;
@@ -21,6 +22,7 @@ static const format formats[] = {
     {"safetensors", seed_safetensors, target_safetensors},
     {"config", seed_config, target_config},
     {"llama2c", seed_llama2c, target_llama2c},
+    {"gguf", seed_gguf, target_gguf},
     {"tokenizer", seed_tokenizer, target_tokenizer},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };

@@ -5,6 +5,8 @@
 #include "model/tensors.h"
 
 #include "core/file.h"
+#include "core/json.h"
+#include "model/numbers.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -436,7 +438,7 @@ static void test_writer_refusals(void **state)
     } cases[] = {
         {{{"a", PB_F32, 1, {1}, x}, {"a", PB_F32, 1, {1}, x}}, 2, "\"a\" is taken"},
         {{{"__metadata__", PB_F32, 1, {1}, x}}, 1, "taken"},
-        {{{"a", PB_F16, 1, {1}, x}}, 1, "dtype 1"},
+        {{{"a", PB_Q8_0, 1, {32}, x}}, 1, "dtype 5"},
         {{{"a", (pb_dtype)77, 1, {1}, x}}, 1, "dtype 77"},
         {{{"a", PB_F32, 5, {1, 1, 1, 1}, x}}, 1, "shape"},
         {{{"a", PB_F32, 2, {SIZE_MAX, 2}, x}}, 1, "shape"},
@@ -456,35 +458,305 @@ static void test_writer_refusals(void **state)
     pb_tensors *t;
     accept(pb_tensors_open(&t, path));
     assert_int_equal(pb_tensors_count(t), 0);
-    assert_int_equal(pb_tensors_add(t, "x", 1, 1, calloc(1, sizeof(float))), PB_INTERNAL);
     pb_tensors_close(t);
 }
 
 static void test_added(void **state)
 {
     (void)state;
+    static float data[6 * 200];
+    for (size_t i = 0; i < 6 * 200; i++)
+        data[i] = (float)i;
     pb_tensors *t;
-    accept(pb_tensors_new(&t));
+    accept(pb_tensors_new(&t, NULL));
     char name[32];
     for (size_t i = 0; i < 200; i++) {
-        float *data = malloc(6 * sizeof *data);
-        for (size_t k = 0; k < 6; k++)
-            data[k] = (float)(10 * i + k);
         snprintf(name, sizeof name, "t%zu", i);
-        accept(pb_tensors_add(t, name, i % 2 ? 6 : 2, i % 2 ? 0 : 3, data));
+        pb_tensor x = {.dtype = PB_F32, .count = 6, .data = data + 6 * i};
+        x.n_dims = i % 2 ? 1 : 2;
+        x.shape[0] = i % 2 ? 6 : 2;
+        x.shape[1] = i % 2 ? 0 : 3;
+        accept(pb_tensors_add(t, name, &x));
     }
-    assert_int_equal(pb_tensors_add(t, "t7", 1, 1, calloc(1, sizeof(float))), PB_INPUT);
-    assert_int_equal(pb_tensors_add(t, "new", 1, 1, NULL), PB_MEMORY);
-    assert_int_equal(pb_tensors_add(t, "new", SIZE_MAX, 2, calloc(1, sizeof(float))), PB_INPUT);
-    assert_int_equal(pb_tensors_add(t, "\xff", 1, 1, calloc(1, sizeof(float))), PB_INPUT);
+    const pb_tensor *x = pb_tensors_at(t, 0);
+    assert_int_equal(pb_tensors_add(t, "t7", x), PB_INPUT);
+    assert_int_equal(pb_tensors_add(t, "\xff", x), PB_INPUT);
     assert_int_equal(pb_tensors_count(t), 200);
-    const pb_tensor *x;
     accept(pb_tensors_need(t, "t199", 6, 0, &x));
     accept(pb_tensors_need(t, "t198", 2, 3, &x));
     real out[6];
     pb_tensor_read(x, 0, 6, out);
-    assert_true(out[5] == 1985);
+    assert_true(out[5] == 6 * 198 + 5);
     pb_tensors_close(t);
+    assert_int_equal(pb_tensors_new(&t, "/nonexistent/x"), PB_IO);
+    assert_null(t);
+}
+
+// Every half, and the middle between every two neighbours, where ties go to the even pattern.
+static void test_half_rounding(void **state)
+{
+    (void)state;
+    for (unsigned h = 0; h < 0x7c00; h++) {
+        double below = by_definition(h, 5, 10);
+        double above = h == 0x7bff ? 65536 : by_definition(h + 1, 5, 10);
+        double middle = (below + above) / 2; // exact in float too
+        unsigned tie = h % 2 ? h + 1 : h;
+        assert_int_equal(pb_half_of_real((real)below), h);
+        assert_int_equal(pb_half_of_real((real)middle), tie);
+        assert_int_equal(pb_half_of_real((real)-middle), tie | 0x8000);
+        assert_int_equal(pb_half_of_real((real)nextafterf((float)middle, 0)), h);
+        assert_int_equal(pb_half_of_real((real)nextafterf((float)middle, 1e9f)), h + 1);
+        if (sizeof(real) == 8) {
+            assert_int_equal(pb_half_of_real((real)nextafter(middle, 0)), h);
+            assert_int_equal(pb_half_of_real((real)nextafter(middle, 1e9)), h + 1);
+        }
+    }
+    assert_int_equal(pb_half_of_real((real)INFINITY), 0x7c00);
+    assert_int_equal(pb_half_of_real((real)-1e30), 0xfc00);
+    assert_int_equal(pb_half_of_real((real)-0.0), 0x8000);
+    assert_int_equal(pb_half_of_real((real)NAN) & 0x7e00, 0x7e00);
+}
+
+static void write_text(const char *name, const char *text)
+{
+    char file[600];
+    snprintf(file, sizeof file, "%s/%s", folder, name);
+    accept(pb_file_write(file, text, strlen(text)));
+}
+
+static void remove_file(const char *name)
+{
+    char file[600];
+    snprintf(file, sizeof file, "%s/%s", folder, name);
+    unlink(file);
+}
+
+static const char index_name[] = "model.safetensors.index.json";
+
+// A folder with such an index is refused with `message`.
+static void refuse_index(pb_err code, const char *message, const char *text)
+{
+    pb_tensors *t;
+    write_text(index_name, text);
+    pb_err err = pb_tensors_open_folder(&t, folder);
+    if (err != code || !strstr(pb_error_message(), message))
+        fail_msg("%s\n  expected \"%s\", got %s: %s", text, message, pb_error_name(err),
+                 err ? pb_error_message() : "");
+    assert_null(t);
+}
+
+// Tensors written as shards and read back are the same, bit for bit; then every way in which index
+// and files can disagree.
+static void test_shards(void **state)
+{
+    (void)state;
+    static float data[60];
+    for (size_t i = 0; i < 60; i++)
+        data[i] = (float)i - 30;
+    pb_tensor x[3];
+    const pb_tensor *list[3];
+    static char *names[] = {"a", "b", "c"};
+    for (size_t i = 0; i < 3; i++) {
+        x[i] = (pb_tensor){.name = names[i], .n_dims = 2, .shape = {4, 5}, .count = 20};
+        x[i].data = data + 20 * i;
+        list[i] = &x[i];
+    }
+    accept(pb_tensors_write_folder(folder, "model", list, 3, PB_F32,
+                                   160)); // two of 80 bytes, then one
+    char file[600];
+    snprintf(file, sizeof file, "%s/%s", folder, index_name);
+    json_t *index;
+    accept(pb_json_load(&index, file));
+    json_t *map = json_object_get(index, "weight_map");
+    assert_string_equal(json_string_value(json_object_get(map, "b")),
+                        "model-00001-of-00002.safetensors");
+    assert_string_equal(json_string_value(json_object_get(map, "c")),
+                        "model-00002-of-00002.safetensors");
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")), 240);
+    json_decref(index);
+    pb_tensors *t;
+    accept(pb_tensors_open_folder(&t, folder));
+    assert_int_equal(pb_tensors_count(t), 3);
+    assert_string_equal(pb_tensors_meta(t, "format"), "pt");
+    for (size_t i = 0; i < 3; i++) {
+        const pb_tensor *y;
+        accept(pb_tensors_need(t, names[i], 4, 5, &y));
+        pb_tensors_release(y);
+        assert_memory_equal(y->data, x[i].data, 80);
+    }
+    const pb_tensor *none;
+    assert_int_equal(pb_tensors_need(t, "d", 1, 1, &none), PB_INPUT);
+    assert_non_null(strstr(pb_error_message(), "index.json"));
+    pb_tensors_close(t);
+
+#define ONE       "model-00001-of-00002.safetensors"
+#define TWO       "model-00002-of-00002.safetensors"
+#define MAP(text) "{\"weight_map\":{" text "}}"
+    refuse_index(PB_INPUT, "\"b\" is in " ONE ", but \"weight_map\" says it is in " TWO,
+                 MAP("\"a\":\"" ONE "\",\"b\":\"" TWO "\",\"c\":\"" TWO "\""));
+    refuse_index(PB_INPUT, "\"c\" is not in " ONE,
+                 MAP("\"a\":\"" ONE "\",\"b\":\"" ONE "\",\"c\":\"" ONE "\""));
+    refuse_index(PB_INPUT, "\"b\" is in " ONE ", but \"weight_map\" says nothing",
+                 MAP("\"a\":\"" ONE "\",\"c\":\"" TWO "\""));
+    refuse_index(PB_INPUT, "\"z\" is not in " ONE,
+                 MAP("\"a\":\"" ONE "\",\"b\":\"" ONE "\",\"c\":\"" TWO "\",\"z\":\"" ONE "\""));
+    refuse_index(PB_INPUT, "\"../x\" is not a plain", MAP("\"a\":\"../x\""));
+    refuse_index(PB_INPUT, "\"..\" is not a plain", MAP("\"a\":\"..\""));
+    refuse_index(PB_INPUT, "\"\" is not a plain", MAP("\"a\":\"\""));
+    refuse_index(PB_INPUT, "\"/etc/x\" is not a plain", MAP("\"a\":\"/etc/x\""));
+    refuse_index(PB_IO, "nothere", MAP("\"a\":\"nothere\""));
+    refuse_index(PB_INPUT, "must be a string", MAP("\"a\":1"));
+    refuse_index(PB_INPUT, "duplicate", MAP("\"a\":\"" ONE "\",\"a\":\"" TWO "\""));
+    refuse_index(PB_INPUT, "weight_map", "{}");
+    refuse_index(PB_INPUT, "weight_map", "{\"weight_map\":[]}");
+    refuse_index(PB_INPUT, "index.json", "{");
+    // A tensor that two shards have.
+    accept(pb_tensors_write_folder(folder, "model", list, 3, PB_F32, 160));
+    snprintf(file, sizeof file, "%s/" TWO, folder);
+    pb_tensor_out twice[2] = {{"a", PB_F32, 2, {4, 5}, NULL}, {"c", PB_F32, 2, {4, 5}, NULL}};
+    real zeros[20] = {0};
+    twice[0].data = twice[1].data = zeros;
+    accept(pb_tensors_write(file, twice, 2, NULL));
+    assert_int_equal(pb_tensors_open_folder(&t, folder), PB_INPUT);
+    assert_non_null(strstr(pb_error_message(), "\"a\""));
+    remove_file(ONE);
+    remove_file(TWO);
+    remove_file(index_name);
+    assert_int_equal(pb_tensors_open_folder(&t, folder), PB_IO);
+    // One file when everything fits.
+    accept(pb_tensors_write_folder(folder, "model", list, 3, PB_BF16, 120));
+    remove_file(index_name);
+    accept(pb_tensors_open_folder(&t, folder));
+    assert_int_equal(pb_tensors_find(t, "a")->dtype, PB_BF16);
+    pb_tensors_close(t);
+    data[3] = 1e6f;
+    assert_int_equal(pb_tensors_write_folder(folder, "model", list, 3, PB_F16, 0), PB_INPUT);
+    assert_non_null(strstr(pb_error_message(), "1e+06 of the tensor \"a\""));
+    remove_file("model.safetensors");
+}
+
+// Rows of heads in interleaved order, an offset and Q8_0, read in pieces that begin anywhere.
+static void test_presented_otherwise(void **state)
+{
+    (void)state;
+    enum { HEADS = 3, D = 8, COLS = 5, N = HEADS * D * COLS };
+    static float data[N];
+    static real whole[N], part[N];
+    for (size_t i = 0; i < N; i++)
+        data[i] = (float)i;
+    pb_tensor x = {.dtype = PB_F32, .n_dims = 2, .shape = {HEADS * D, COLS}, .count = N};
+    x.data = data;
+    x.head_rows = D;
+    x.minus = 1;
+    pb_tensor_read(&x, 0, N, whole);
+    for (size_t h = 0; h < HEADS; h++)
+        for (size_t i = 0; i < D / 2; i++)
+            for (size_t c = 0; c < COLS; c++) {
+                assert_true(whole[(h * D + i) * COLS + c] ==
+                            (real)((h * D + 2 * i) * COLS + c) - 1);
+                assert_true(whole[(h * D + i + D / 2) * COLS + c] ==
+                            (real)((h * D + 2 * i + 1) * COLS + c) - 1);
+            }
+    for (size_t first = 0; first < N; first++)
+        for (size_t n = 0; n <= N - first && n < 3 * COLS; n++) {
+            pb_tensor_read(&x, first, n, part);
+            assert_memory_equal(part, whole + first, n * sizeof *part);
+        }
+    uint8_t blocks[3 * 34];
+    for (size_t b = 0; b < 3; b++) {
+        uint16_t scale = pb_half_of_real((real)ldexp(1.5, -(int)b));
+        memcpy(blocks + 34 * b, &scale, 2);
+        for (size_t i = 0; i < 32; i++)
+            blocks[34 * b + 2 + i] = (uint8_t)(17 * i + b);
+    }
+    pb_tensor q = {.dtype = PB_Q8_0, .n_dims = 1, .shape = {96}, .count = 96, .data = blocks};
+    pb_tensor_read(&q, 0, 96, whole);
+    for (size_t i = 0; i < 96; i++)
+        assert_true((double)whole[i] ==
+                    ldexp(1.5, -(int)(i / 32)) * (int8_t)(uint8_t)(17 * (i % 32) + i / 32));
+    for (size_t first = 0; first < 96; first++) {
+        pb_tensor_read(&q, first, 96 - first, part);
+        assert_memory_equal(part, whole + first, (96 - first) * sizeof *part);
+    }
+    assert_int_equal(pb_dtype_bytes(PB_Q8_0, 96), sizeof blocks);
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    enum { N = 600000 };
+    static real v[N], again[N];
+    pb_tensor x = {.dtype = PB_F32, .n_dims = 1, .shape = {N}, .count = N, .seed = 5, .number = 3};
+    x.gain = 0.5f;
+    x.mean = 2;
+    pb_tensor_read(&x, 0, N, v);
+    double sum = 0, square = 0, fourth = 0;
+    for (size_t i = 0; i < N; i++) {
+        double d = ((double)v[i] - 2) / 0.5;
+        sum += d;
+        square += d * d;
+        fourth += d * d * d * d;
+    }
+    assert_true(fabs(sum / N) < 0.01 && fabs(square / N - 1) < 0.01);
+    assert_true(fabs(fourth / N - 2.7) < 0.05); // four uniform terms; 3 is the normal's
+    // A value depends on its position alone.
+    for (size_t first = 0; first < 9; first++) {
+        pb_tensor_read(&x, first, 50, again);
+        assert_memory_equal(again, v + first, 50 * sizeof *v);
+    }
+    pb_tensor_read(&x, 300001, 200000, again);
+    assert_memory_equal(again, v + 300001, 200000 * sizeof *v);
+    x.dtype = PB_BF16;
+    pb_tensor_read(&x, 0, N, again);
+    for (size_t i = 0; i < N; i++)
+        assert_true((double)again[i] == by_definition(pb_bfloat_of_real(v[i]), 8, 7));
+    x.number = 4;
+    pb_tensor_read(&x, 0, N, again);
+    assert_memory_not_equal(again, v, sizeof v);
+}
+
+// The digest is of the values: the same for BF16 and its F32 copy, in any order of the file's rows;
+// any bit of any value changes it.
+static void test_digest(void **state)
+{
+    (void)state;
+    enum { N = (1 << 20) + 4096 }; // two pieces
+    static float f[N], turned[N];
+    static uint16_t b[N];
+    char first[PB_HASH_LEN], second[PB_HASH_LEN];
+    for (size_t i = 0; i < N; i++) {
+        b[i] = (uint16_t)(0x3c00 + i % 1000);
+        f[i] = pb_float_of_bfloat(b[i]);
+    }
+    pb_tensor x = {.dtype = PB_BF16, .n_dims = 2, .shape = {N / 64, 64}, .count = N, .data = b};
+    accept(pb_tensor_digest(&x, first));
+    x.dtype = PB_F32;
+    x.data = f;
+    accept(pb_tensor_digest(&x, second));
+    assert_string_equal(first, second);
+    for (size_t row = 0; row < N / 64; row++) {
+        size_t i = row % 16, from = row - i + i / 2 + i % 2 * 8;
+        memcpy(turned + row * 64, f + from * 64, 64 * sizeof *f);
+    }
+    x.data = turned;
+    x.head_rows = 16;
+    accept(pb_tensor_digest(&x, second));
+    assert_string_equal(first, second);
+    x.data = f;
+    x.head_rows = 0;
+    static const size_t at[] = {0, 77, N - 1};
+    for (size_t i = 0; i < 3; i++)
+        for (unsigned bit = 0; bit < 32; bit += 5) {
+            uint32_t bits;
+            memcpy(&bits, &f[at[i]], 4);
+            bits ^= 1u << bit;
+            memcpy(&f[at[i]], &bits, 4);
+            accept(pb_tensor_digest(&x, second));
+            assert_string_not_equal(first, second);
+            bits ^= 1u << bit;
+            memcpy(&f[at[i]], &bits, 4);
+        }
 }
 
 static int copy(const char *in, const char *out)
@@ -537,6 +809,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_size_of_a_published_adapter),
         cmocka_unit_test(test_writer_refusals),
         cmocka_unit_test(test_added),
+        cmocka_unit_test(test_half_rounding),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_presented_otherwise),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_digest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,6 +1,9 @@
 // Parsing that several subcommands share.
 #include "cli/common/common.h"
 
+#include "core/file.h"
+
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +33,7 @@ pb_err pb_parse_size(const char *text, const char *what, size_t *out)
     char *end;
     errno = 0;
     unsigned long long v = strtoull(text, &end, 10);
-    size_t factor = *end == 'k' ? 1000 : *end == 'M' ? 1000000 : 1;
+    size_t factor = *end == 'k' ? 1000 : *end == 'M' ? 1000000 : *end == 'G' ? 1000000000 : 1;
     end += factor > 1;
     if (errno || end == text || *end || text[0] == '-' || v > (1ull << 40))
         return pb_fail(PB_USAGE, "use a whole number such as 100, 20k or 3M", "%s is \"%s\"", what,
@@ -48,6 +51,21 @@ pb_err pb_parse_real(const char *text, const char *what, double min, double max,
                        max);
     *out = v;
     return PB_OK;
+}
+
+pb_err pb_fresh_folder(const char *path)
+{
+    PB_TRY(pb_make_dirs(path));
+    DIR *d = opendir(path);
+    if (!d)
+        return pb_fail(PB_IO, NULL, "cannot list %s: %s", path, strerror(errno));
+    bool empty = true;
+    for (const struct dirent *e; empty && (e = readdir(d));)
+        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    closedir(d);
+    return empty ? PB_OK
+                 : pb_fail(PB_IO, "remove what is there, or choose another folder",
+                           "the folder %s is not empty", path);
 }
 
 void pb_usage_error(struct argp_state *state)

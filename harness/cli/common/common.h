@@ -9,9 +9,14 @@
 
 // Parses "1,2,3"; *out is released with free.
 pb_err pb_parse_tokens(const char *text, size_t vocab, int32_t **out, size_t *n);
-// Parses a size with an optional suffix k or M.
+// Parses a size with an optional suffix k, M or G.
 pb_err pb_parse_size(const char *text, const char *what, size_t *out);
 pb_err pb_parse_real(const char *text, const char *what, double min, double max, double *out);
+
+// Makes a folder, or accepts one that is empty: nothing is overwritten.
+pb_err pb_fresh_folder(const char *path);
+// Weights of more bytes are written as shards.
+#define PB_SHARD_BYTES ((size_t)4000000000)
 
 // For argp parsers that fail with a pb_err: prints the message and hint and exits with code 2.
 void pb_usage_error(struct argp_state *state);

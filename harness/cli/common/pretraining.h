@@ -4,13 +4,20 @@
 
 #include "core/json.h"
 
-// Keys (all optional): width, ffn, layers, heads, kv_heads, head_dim, context, tied, text ("" = the
-// built-in generator's), bytes (of generated text), mark (between documents), steps, batch, lr,
-// warmup, seed.
+// Keys, all optional:
+//   width, ffn, layers, heads, kv_heads, head_dim, context, tied   the geometry
+//   tokenizer     "bytes", or a file that is copied into the folder
+//   text          files; [] for the built-in generator's text alone
+//   valid         file for validation; "" for the last 3 % of the text, from a document's start
+//   mark          what separates documents
+//   bytes         of generated text, added to the files' (null: 3000000 without files, else 0)
+//   steps, batch_tokens, lr, floor, warmup, weight_decay, seed     the optimizer's work
+//   dtype         of the saved weights: "f32" or "bf16"
 json_t *pb_pretraining_defaults(void);
 
-// Trains and writes a model folder with recipe.json; a folder that is complete for the same recipe
-// is left alone. Interrupted work goes on from its checkpoint.
+// Trains and writes a model folder with recipe.json (the recipe and its result) and loss.csv; a
+// folder that is complete for the same recipe is left alone. Interrupted work goes on from its
+// checkpoint.
 pb_err pb_pretrain(const json_t *recipe, const char *folder);
 
 #endif

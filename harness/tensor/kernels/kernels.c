@@ -2,7 +2,8 @@
 // it. Plain C with vector types; the compiler's flags decide the instructions.
 //
 // exp: argument reduction x = n ln 2 + r and a polynomial of degree 6 on |r| <= ln(2)/2 (the
-// classic scheme of the Cephes library), about 2 ulp; the double build calls the C library.
+// classic scheme of the Cephes library), about 2 ulp; tanh: by exp, and an odd polynomial of degree
+// 11 for |x| < 0.625 (from the same library). The double build calls the C library.
 #include "tensor/kernels/kernels.h"
 
 #include <math.h>
@@ -144,6 +145,13 @@ INLINE vec vexp(vec x)
         x[i] = exp(x[i]);
     return x;
 }
+
+INLINE vec vtanh(vec x)
+{
+    for (size_t i = 0; i < VL; i++)
+        x[i] = tanh(x[i]);
+    return x;
+}
 #else
 INLINE vec vexp(vec x)
 {
@@ -164,7 +172,27 @@ INLINE vec vexp(vec x)
     ivec e = __builtin_convertvector(n, ivec) << 23;
     return (vec)((ivec)p + e);
 }
+
+INLINE vec vtanh(vec x)
+{
+    vec z = choose(x < all(0), -x, x), q = x * x;
+    vec far = 1 - 2 / (vexp(z + z) + 1);
+    vec p = all(-5.70498872745e-3f);
+    p = p * q + 2.06390887954e-2f;
+    p = p * q - 5.37397155531e-2f;
+    p = p * q + 1.33314422036e-1f;
+    p = p * q - 3.33332819422e-1f;
+    p = p * q * x + x;
+    return choose(z < all(0.625f), p, choose(x < all(0), -far, far));
+}
 #endif
+
+INLINE vec verfc(vec x)
+{
+    for (size_t i = 0; i < VL; i++)
+        x[i] = (real)erfc((double)x[i]);
+    return x;
+}
 
 // ---------------------------------------------------------------- products
 
@@ -421,6 +449,10 @@ INLINE void gate_value(vec g, pb_gate_kind act, vec *value, vec *slope)
         vec s = 1 / (1 + vexp(-g));
         *value = g * s;
         *slope = s * (1 + g * (1 - s));
+    } else if (act == PB_GELU_ERF) { // g Phi(g); few models have it, so erfc is the C library's
+        vec phi = (real)0.5 * verfc(g * (real)-0.7071067811865476);
+        *value = g * phi;
+        *slope = phi + g * (real)0.3989422804014327 * vexp((real)-0.5 * g * g);
     } else {
         const real c = (real)0.7978845608028654, d = (real)0.044715;
         vec u = c * (g + d * g * g * g);
@@ -471,12 +503,19 @@ static void glu_back(real *dg, real *du, const real *dm, const real *g, const re
 
 // ---------------------------------------------------------------- softmax
 
-static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
-                       size_t R, size_t D, real scale)
+INLINE ivec lanes_between(size_t from, size_t to, size_t lane0)
+{
+    ivec k = lanes_below(to > lane0 ? to - lane0 : 0);
+    return from > lane0 ? k & ~lanes_below(from - lane0) : k;
+}
+
+static void soft_block(real *s, const size_t *first, const size_t *valid, real *m, real *l, real *o,
+                       size_t ldo, size_t R, size_t D, real scale)
 {
     const vec low = all((real)-1e30);
     for (size_t i = 0; i < R; i++, s += PB_NR, o += ldo) {
-        if (!valid[i]) {
+        size_t from = first ? first[i] : 0;
+        if (valid[i] <= from) {
             memset(s, 0, PB_NR * sizeof(real));
             continue;
         }
@@ -484,7 +523,7 @@ static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, 
         ivec mask[NV];
 #pragma GCC unroll 16
         for (size_t v = 0; v < NV; v++) {
-            mask[v] = lanes_below(valid[i] > v * VL ? valid[i] - v * VL : 0);
+            mask[v] = lanes_between(from, valid[i], v * VL);
             p[v] = choose(mask[v], load(s + v * VL) * scale, low);
             top = vmax(top, p[v]);
         }
@@ -508,16 +547,26 @@ static void soft_block(real *s, const size_t *valid, real *m, real *l, real *o, 
     }
 }
 
-static void soft_probs(real *s, const size_t *valid, const real *lse, size_t ldlse, size_t R,
-                       real scale)
+static void soft_probs(real *s, const size_t *first, const size_t *valid, const real *lse,
+                       size_t ldlse, size_t R, real scale)
 {
     for (size_t i = 0; i < R; i++, s += PB_NR)
 #pragma GCC unroll 16
         for (size_t v = 0; v < NV; v++) {
-            ivec mask = lanes_below(valid[i] > v * VL ? valid[i] - v * VL : 0);
+            ivec mask = lanes_between(first ? first[i] : 0, valid[i], v * VL);
             vec p = vexp(choose(mask, load(s + v * VL) * scale - lse[i * ldlse], all(-80)));
             store(s + v * VL, (vec)((ivec)p & mask));
         }
+}
+
+static void soft_cap(real *x, size_t n, real scale, real cap)
+{
+    real factor = scale / cap;
+    size_t i = 0;
+    for (; i + VL <= n; i += VL)
+        store(x + i, cap * vtanh(factor * load(x + i)));
+    if (i < n)
+        store_part(x + i, cap * vtanh(factor * load_part(x + i, n - i)), n - i);
 }
 
 static real log_sum_exp(const real *x, size_t n)
@@ -568,6 +617,7 @@ const pb_kernels NAME(PB_ISA) = {
     .glu_back = glu_back,
     .soft_block = soft_block,
     .soft_probs = soft_probs,
+    .soft_cap = soft_cap,
     .log_sum_exp = log_sum_exp,
     .softmax = softmax,
 };

@@ -15,7 +15,7 @@
 
 enum { PB_NR = 32 };
 
-typedef enum pb_gate_kind { PB_SILU, PB_GELU_TANH } pb_gate_kind;
+typedef enum pb_gate_kind { PB_SILU, PB_GELU_TANH, PB_GELU_ERF } pb_gate_kind;
 
 typedef struct pb_kernels {
     const char *isa;
@@ -46,13 +46,16 @@ typedef struct pb_kernels {
                      pb_gate_kind act);
 
     // One block of NR keys of online softmax, for R queries. s(R,NR) holds raw scores and becomes
-    // exp(scale s - m); lanes from valid[i] on are masked. m, l, o(R,D) are the running maximum,
-    // sum and weighted values. Source: Milakov & Gimelshein, arXiv 1805.02867.
-    void (*soft_block)(real *s, const size_t *valid, real *m, real *l, real *o, size_t ldo,
-                       size_t R, size_t D, real scale);
+    // exp(scale s - m); only lanes first[i] <= j < valid[i] count, the others become 0. first may
+    // be NULL: from lane 0 on. m, l, o(R,D) are the running maximum, sum and weighted values.
+    // Source: Milakov & Gimelshein, arXiv 1805.02867.
+    void (*soft_block)(real *s, const size_t *first, const size_t *valid, real *m, real *l, real *o,
+                       size_t ldo, size_t R, size_t D, real scale);
     // s(R,NR) -> exp(scale s - lse[i]), masked lanes 0: the probabilities again, for the backward.
-    void (*soft_probs)(real *s, const size_t *valid, const real *lse, size_t ldlse, size_t R,
-                       real scale);
+    void (*soft_probs)(real *s, const size_t *first, const size_t *valid, const real *lse,
+                       size_t ldlse, size_t R, real scale);
+    // x = cap tanh(scale x / cap) of n values.
+    void (*soft_cap)(real *x, size_t n, real scale, real cap);
     // log(sum(exp(x))) of n values, and x = weight * softmax(x) for a known log-sum-exp.
     real (*log_sum_exp)(const real *x, size_t n);
     void (*softmax)(real *x, size_t n, real lse, real weight);
