@@ -142,7 +142,12 @@ void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size
 
 // ---------------------------------------------------------------- head and loss
 
-enum { LOSS_BLOCK = 64 };
+// Rows whose logits are in memory at a time: enough to make products of them worth while, within
+// 4 MB of a common vocabulary.
+static size_t loss_block(size_t V)
+{
+    return V <= 4096 ? 256 : V >= 16384 ? 64 : (size_t)1048576 / V;
+}
 
 static void gather(const pb_ctx *c, real *to, const pb_mat *h, const size_t *rows, size_t n)
 {
@@ -168,8 +173,8 @@ static void head_product(pb_ctx *c, real *out, const real *x, const pb_weight *h
 void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, double cap,
                const size_t *rows, size_t n)
 {
-    size_t C = head->in, mark = pb_mark(c->arena), block = LOSS_BLOCK;
-    real *x = PB_NEW(c->arena, real, LOSS_BLOCK * C);
+    size_t C = head->in, mark = pb_mark(c->arena), block = loss_block(head->out);
+    real *x = PB_NEW(c->arena, real, block * C);
     c->component = PB_HEAD;
     pb_count(c, 2.0 * (double)(n * C * head->out), (double)(C * head->out * sizeof(real)),
              (n + block - 1) / block, (double)((n < block ? n : block) * C * head->out));
@@ -207,9 +212,9 @@ static void loss_slopes(const pb_ctx *c, real *row, size_t V, size_t target, rea
 void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const int32_t *target,
                 const real *weight, real *nll, uint8_t *hits)
 {
-    size_t C = head->in, V = head->out, mark = pb_mark(c->arena), n = 0;
-    real *x = PB_NEW(c->arena, real, LOSS_BLOCK * C), *dx = PB_NEW(c->arena, real, LOSS_BLOCK * C);
-    real *logits = PB_NEW(c->arena, real, LOSS_BLOCK * V);
+    size_t C = head->in, V = head->out, mark = pb_mark(c->arena), n = 0, block = loss_block(V);
+    real *x = PB_NEW(c->arena, real, block * C), *dx = PB_NEW(c->arena, real, block * C);
+    real *logits = PB_NEW(c->arena, real, block * V);
     size_t *rows = PB_NEW(c->heads, size_t, h->rows);
     for (size_t r = 0; r < h->rows; r++)
         if (c->dry || target[r] >= 0)
@@ -217,9 +222,9 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const i
     bool grad = c->record && (h->d || head->d);
     c->component = PB_HEAD;
     pb_count(c, (grad ? 4.0 : 2.0) * (double)(n * C * V), (double)(C * V * sizeof(real)),
-             (n + LOSS_BLOCK - 1) / LOSS_BLOCK * (grad ? 3 : 2), (double)(n * C * V));
-    for (size_t i = 0; i < n && !c->dry; i += LOSS_BLOCK) {
-        size_t m = n - i < LOSS_BLOCK ? n - i : LOSS_BLOCK;
+             (n + block - 1) / block * (grad ? 3 : 2), (double)(n * C * V));
+    for (size_t i = 0; i < n && !c->dry; i += block) {
+        size_t m = n - i < block ? n - i : block;
         gather(c, x, h, rows + i, m);
         head_product(c, logits, x, head, m, (real)cap);
         PB_FOR(c, m * V * 8)

@@ -28,12 +28,15 @@ typedef int32_t ireal;
 #endif
 
 enum {
-    VL = VBYTES / sizeof(real),     // lanes of a vector
-    NV = PB_NR / VL,                // vectors across a panel
-    MR_FIT = (VREGS - NV - 1) / NV, // rows whose accumulators fit the registers
-    MR = MR_FIT < 1    ? 1
-         : MR_FIT > 14 ? 14
-                       : MR_FIT
+    VL = VBYTES / sizeof(real), // lanes of a vector
+    NV = PB_NR / VL,            // vectors across a panel
+    // A tile's accumulators, one row of the panel and one value of x fit the registers. Few rows
+    // stream a panel once, in its whole width; with more rows a tile of half the width or less has
+    // more rows to use each load of the panel for.
+    NT = NV < 2 ? NV : 2,
+    MR_WIDE = (VREGS - NV - 1) / NV < 1 ? 1 : (VREGS - NV - 1) / NV,
+    MR_TILE = (VREGS - NT - 1) / NT,
+    MR = MR_TILE > 14 ? 14 : MR_TILE
 };
 
 typedef real vec __attribute__((vector_size(VBYTES)));
@@ -196,72 +199,91 @@ INLINE vec verfc(vec x)
 
 // ---------------------------------------------------------------- products
 
-INLINE void panel_rows(const size_t M, real *y, size_t ldy, const real *x, size_t ldx,
-                       const real *w, size_t k, size_t n, bool accumulate)
+// M rows of T vectors: columns of a panel of which the first n exist.
+INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, const real *x,
+                       size_t ldx, const real *w, size_t k, size_t n, bool accumulate)
 {
     vec acc[MR][NV];
     real edge[PB_NR] __attribute__((aligned(64)));
+    const bool part = n < T * VL;
 #pragma GCC unroll 16
     for (size_t m = 0; m < M; m++) {
-        if (accumulate && n < PB_NR) {
+        if (accumulate && part) {
             memset(edge, 0, sizeof edge);
             memcpy(edge, y + m * ldy, n * sizeof(real));
         }
 #pragma GCC unroll 16
-        for (size_t v = 0; v < NV; v++)
-            acc[m][v] = !accumulate ? (vec){0} : load((n < PB_NR ? edge : y + m * ldy) + v * VL);
+        for (size_t v = 0; v < T; v++)
+            acc[m][v] = !accumulate ? (vec){0} : load((part ? edge : y + m * ldy) + v * VL);
     }
     for (size_t i = 0; i < k; i++) {
         vec b[NV];
 #pragma GCC unroll 16
-        for (size_t v = 0; v < NV; v++)
+        for (size_t v = 0; v < T; v++)
             b[v] = load(w + i * PB_NR + v * VL);
 #pragma GCC unroll 16
         for (size_t m = 0; m < M; m++) {
             vec a = all(x[m * ldx + i]);
 #pragma GCC unroll 16
-            for (size_t v = 0; v < NV; v++)
+            for (size_t v = 0; v < T; v++)
                 acc[m][v] += a * b[v];
         }
     }
 #pragma GCC unroll 16
     for (size_t m = 0; m < M; m++) {
-        real *to = n < PB_NR ? edge : y + m * ldy;
+        real *to = part ? edge : y + m * ldy;
 #pragma GCC unroll 16
-        for (size_t v = 0; v < NV; v++)
+        for (size_t v = 0; v < T; v++)
             store(to + v * VL, acc[m][v]);
-        if (n < PB_NR)
+        if (part)
             memcpy(y + m * ldy, edge, n * sizeof(real));
     }
 }
 
-#define ROWS_CASE(M)                                                                               \
+#define ROWS_CASE(M, T)                                                                            \
     case M:                                                                                        \
-        panel_rows(M <= MR ? M : MR, y, ldy, x, ldx, w, k, n, accumulate);                         \
+        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, w, k, n, accumulate);                      \
         break;
+
+// One tile of m <= MR rows.
+static void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t m,
+                       size_t k, size_t n, bool accumulate)
+{
+    switch (m) {
+        ROWS_CASE(1, NT)
+        ROWS_CASE(2, NT)
+        ROWS_CASE(3, NT)
+        ROWS_CASE(4, NT)
+        ROWS_CASE(5, NT)
+        ROWS_CASE(6, NT)
+        ROWS_CASE(7, NT)
+        ROWS_CASE(8, NT)
+        ROWS_CASE(9, NT)
+        ROWS_CASE(10, NT)
+        ROWS_CASE(11, NT)
+        ROWS_CASE(12, NT)
+        ROWS_CASE(13, NT)
+        ROWS_CASE(14, NT)
+    }
+}
 
 static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
                   size_t n, bool accumulate)
 {
+    if (R <= MR_WIDE) {
+        switch (R) {
+            ROWS_CASE(1, NV)
+            ROWS_CASE(2, NV)
+        default:
+            panel_tile(y, ldy, x, ldx, w, R, k, n, accumulate);
+        }
+        return;
+    }
     while (R) {
         // The last two tiles share what is left evenly.
         size_t m = R >= 2 * MR ? MR : R > MR ? (R + 1) / 2 : R;
-        switch (m) {
-            ROWS_CASE(1)
-            ROWS_CASE(2)
-            ROWS_CASE(3)
-            ROWS_CASE(4)
-            ROWS_CASE(5)
-            ROWS_CASE(6)
-            ROWS_CASE(7)
-            ROWS_CASE(8)
-            ROWS_CASE(9)
-            ROWS_CASE(10)
-            ROWS_CASE(11)
-            ROWS_CASE(12)
-            ROWS_CASE(13)
-            ROWS_CASE(14)
-        }
+        for (size_t c = 0; c < n; c += NT * VL)
+            panel_tile(y + c, ldy, x, ldx, w + c, m, k, n - c, accumulate);
         y += m * ldy;
         x += m * ldx;
         R -= m;
