@@ -17,6 +17,10 @@ static const struct argp_option opts[] = {
      "JSON of any of these settings; options given beside it come on top. A model folder's "
      "recipe.json repeats its training",
      0},
+    {"from", 'f', "MODEL", 0,
+     "Go on from this model's weights, in its geometry and with its tokenizer (default: random "
+     "weights)",
+     0},
     {"text", 't', "FILE", 0, "Plain text; several may be given (default: generated, English-like)",
      0},
     {"valid", 'v', "FILE", 0, "Text for validation (default: the last 3 % of every text)", 0},
@@ -64,6 +68,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'r':
         a->file = arg;
+        break;
+    case 'f':
+        json_object_set_new(a->recipe, "from", json_string(arg));
         break;
     case 't':
         if (!json_object_get(a->recipe, "text"))
@@ -133,7 +140,8 @@ static const struct argp argp = {
     "  pedrobench tokenizer train --vocab 4096 --out tokenizer.json --mark '<|endoftext|>' a.txt\n"
     "  pedrobench pretrain --out big --geometry width=192,ffn=512,layers=6,heads=6,head_dim=32 \\\n"
     "      --tokenizer tokenizer.json --text a.txt --mark '<|endoftext|>' --steps 20k\n"
-    "  pedrobench pretrain --recipe big/recipe.json --out again",
+    "  pedrobench pretrain --recipe big/recipe.json --out again\n"
+    "  pedrobench pretrain --from big --text b.txt --steps 5k --lr 1e-3 --out longer",
     NULL,
     NULL,
     NULL};
@@ -149,6 +157,7 @@ static pb_err run(int argc, char **argv)
     else
         base = json_object();
     json_object_del(base, "result");
+    json_object_del(base, "before");
     json_object_update(base, a.recipe);
     PB_GO(pb_pretrain(base, a.out));
 done:

@@ -142,18 +142,20 @@ static pb_err add_texts(pb_bpe_trainer *t, const struct args *a)
     return err;
 }
 
-static pb_err save_config(const char *tokenizer)
+static pb_err save(const json_t *tokenizer, const char *out)
 {
-    char path[4096];
-    const char *slash = strrchr(tokenizer, '/');
-    PB_TRY(pb_path(path, sizeof path, "%.*stokenizer_config.json",
-                   slash ? (int)(slash - tokenizer + 1) : 0, tokenizer));
+    char folder[4096], path[4096];
+    const char *slash = strrchr(out, '/');
+    PB_TRY(
+        pb_path(folder, sizeof folder, "%.*s", slash ? (int)(slash - out) : 1, slash ? out : "."));
+    PB_TRY(pb_path(path, sizeof path, "%s/tokenizer_config.json", folder));
+    PB_TRY(pb_make_dirs(folder));
     json_t *j =
         json_pack("{s:s, s:s, s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
                   PB_BPE_BEGIN, "eos_token", PB_BPE_END, "clean_up_tokenization_spaces", 0);
     pb_err err = pb_json_save(j, path);
     json_decref(j);
-    return err;
+    return err ? err : pb_json_save(tokenizer, out);
 }
 
 static pb_err train(const struct args *a)
@@ -168,8 +170,7 @@ static pb_err train(const struct args *a)
     PB_GO(pb_bpe_train(t, a->vocab, &j, &tokens));
     if (tokens < a->vocab)
         pb_warn("%zu tokens, not %zu: no other pair occurs twice in this text", tokens, a->vocab);
-    PB_GO(save_config(a->out));
-    PB_GO(pb_json_save(j, a->out));
+    PB_GO(save(j, a->out));
     printf("%s: %zu tokens\n", a->out, tokens);
 done:
     json_decref(j);

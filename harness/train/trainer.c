@@ -291,7 +291,7 @@ static void identify(trainer *t)
         t->a ? t->a->method->name : "full", block(t), o->steps, o->batch, o->batch_tokens,
         o->accumulate, o->lr, o->floor, (int)o->schedule, o->warmup, o->adamw.beta1, o->adamw.beta2,
         o->adamw.eps, o->adamw.weight_decay, o->clip, o->eval_every, o->patience, o->seed, data,
-        t->a ? t->m->sha256 : "", made_with ? made_with : "");
+        t->m->sha256, made_with ? made_with : "");
     pb_sha256(t->identity, text, strlen(text));
     free(made_with);
     json_decref(options);

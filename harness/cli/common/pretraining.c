@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/log.h"
+#include "model/source.h"
 #include "tasks/common/plaintext.h"
 #include "train/trainer.h"
 
@@ -16,13 +17,13 @@ enum { CURVE_EVERY = 10, SAVE_EVERY = 250, VALIDATIONS = 12, VALID_TOKENS = 1000
 
 json_t *pb_pretraining_defaults(void)
 {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:[], s:s, s:s, s:n, s:i, s:i,"
-                     " s:f, s:f, s:f, s:f, s:i, s:s}",
-                     "width", 96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3, "head_dim",
-                     16, "context", 256, "tied", 1, "tokenizer", "bytes", "text", "valid", "",
-                     "mark", "\n\n", "bytes", "steps", 1000, "batch_tokens", 4096, "lr", 3e-3,
-                     "floor", 0.05, "warmup", 0.03, "weight_decay", 0.05, "seed", 1, "dtype",
-                     "f32");
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:[], s:s, s:s, s:n, s:i,"
+                     " s:i, s:f, s:f, s:f, s:f, s:i, s:s}",
+                     "from", "", "width", 96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3,
+                     "head_dim", 16, "context", 256, "tied", 1, "tokenizer", "bytes", "text",
+                     "valid", "", "mark", "\n\n", "bytes", "steps", 1000, "batch_tokens", 4096,
+                     "lr", 3e-3, "floor", 0.05, "warmup", 0.03, "weight_decay", 0.05, "seed", 1,
+                     "dtype", "f32");
 }
 
 static pb_err size_of(const json_t *j, const char *key, size_t *out, int64_t min, int64_t max)
@@ -36,14 +37,44 @@ static pb_err size_of(const json_t *j, const char *key, size_t *out, int64_t min
 typedef struct recipe {
     pb_config g;
     const json_t *text;
-    const char *valid, *mark, *tokenizer, *dtype;
+    const char *from, *valid, *mark, *tokenizer, *dtype;
     size_t bytes, steps, batch_tokens, seed;
     double lr, floor, warmup, weight_decay;
 } recipe;
 
-static pb_err read_recipe(recipe *r, json_t *j)
+// Geometry and tokenizer are those of the model that training begins from; a recipe that says
+// otherwise is contradictory.
+static pb_err follow_model(recipe *r, const json_t *given, json_t *j)
+{
+    PB_TRY(pb_model_config(&r->g, r->from));
+    const pb_config *g = &r->g;
+    json_t *its = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s}", "width",
+                            (json_int_t)g->width, "ffn", (json_int_t)g->ffn, "layers",
+                            (json_int_t)g->layers, "heads", (json_int_t)g->heads, "kv_heads",
+                            (json_int_t)g->kv_heads, "head_dim", (json_int_t)g->head_dim, "context",
+                            (json_int_t)g->context, "tied", g->tied, "tokenizer", g->tokenizer);
+    const char *key;
+    json_t *value;
+    pb_err err = its ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for a recipe");
+    json_object_foreach(its, key, value)
+    {
+        const json_t *wanted = json_object_get(given, key);
+        if (wanted && !json_equal(wanted, value) && !err)
+            err = pb_fail(PB_INPUT, "a model brings its geometry and tokenizer",
+                          "\"%s\" is given, but %s has another", key, r->from);
+    }
+    if (!err)
+        json_object_update(j, its);
+    json_decref(its);
+    return err;
+}
+
+static pb_err read_recipe(recipe *r, const json_t *given, json_t *j)
 {
     *r = (recipe){.g = {.norm_eps = 1e-5, .rope_theta = 10000, .bos = -1}};
+    PB_TRY(pb_json_str(j, "from", &r->from));
+    if (*r->from)
+        PB_TRY(follow_model(r, given, j));
     PB_TRY(size_of(j, "width", &r->g.width, 1, 65536));
     PB_TRY(size_of(j, "ffn", &r->g.ffn, 1, 262144));
     PB_TRY(size_of(j, "layers", &r->g.layers, 1, 1024));
@@ -167,6 +198,15 @@ done:
 // Opens the tokenizer and lets the geometry follow it.
 static pb_err use_tokenizer(recipe *r, texts *t)
 {
+    if (*r->from) {
+        pb_source s;
+        PB_TRY(pb_source_open(&s, r->from, false));
+        pb_err err = pb_source_tokenizer(&t->tokenizer, &s);
+        if (!err && !t->tokenizer)
+            err = pb_fail(PB_INPUT, NULL, "the model %s has no tokenizer", r->from);
+        pb_source_close(&s);
+        return err;
+    }
     size_t any = strcmp(r->tokenizer, "bytes") ? 0 : 258;
     PB_TRY(pb_tokenizer_open(&t->tokenizer, r->tokenizer, any));
     r->g.vocab = pb_tokenizer_vocab(t->tokenizer);
@@ -196,8 +236,15 @@ static pb_err copy_file(const char *from_folder, const char *to_folder, const ch
     return err;
 }
 
-static pb_err copy_tokenizer(const recipe *r, const char *folder)
+static pb_err copy_tokenizer(const recipe *r, pb_config *c, const char *folder)
 {
+    if (*r->from) {
+        pb_source s;
+        PB_TRY(pb_source_open(&s, r->from, false));
+        pb_err err = pb_source_copy_tokenizer(&s, folder, c);
+        pb_source_close(&s);
+        return err;
+    }
     if (!strcmp(r->tokenizer, "bytes"))
         return PB_OK;
     char from[4096];
@@ -289,17 +336,42 @@ static json_t *result_of(const recipe *r, const texts *t, const pb_train_result 
                      t->sources);
 }
 
+// What the model had behind it: the digest of its weights and, if it tells, its recipe.
+static pb_err note_before(const recipe *r, json_t *j, json_t *result, const char *start)
+{
+    char path[4096];
+    json_t *old = NULL;
+    PB_TRY(pb_path(path, sizeof path, "%s/recipe.json", r->from));
+    if (pb_exists(path))
+        PB_TRY(pb_json_load(&old, path));
+    const json_t *was = json_object_get(old, "result"),
+                 *total = json_object_get(was, "total_tokens");
+    json_int_t before = json_integer_value(total ? total : json_object_get(was, "tokens"));
+    json_object_set_new(result, "from_sha256", json_string(start));
+    json_object_set_new(
+        result, "total_tokens",
+        json_integer(before + json_integer_value(json_object_get(result, "tokens"))));
+    if (old)
+        json_object_set_new(j, "before", old);
+    return PB_OK;
+}
+
 static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *folder)
 {
     pb_err err = PB_OK;
     pb_model *m = NULL;
-    char checkpoint[4096], file[4096];
+    char checkpoint[4096], file[4096], start[65];
     curve c = {.n = 0};
     pb_seqs follow;
+    json_t *result;
     PB_GO(pb_path(checkpoint, sizeof checkpoint, "%s/pretrain.checkpoint", folder));
     PB_GO(pb_path(c.path, sizeof c.path, "%s/loss.csv", folder));
     pb_model_args args = {.trainable = true};
-    PB_GO(pb_model_random(&m, &r->g, r->seed, &args));
+    if (*r->from)
+        PB_GO(pb_model_open(&m, r->from, &args));
+    else
+        PB_GO(pb_model_random(&m, &r->g, r->seed, &args));
+    PB_GO(pb_path(start, sizeof start, "%s", m->sha256));
     PB_GO(load_texts(r, t));
     follow = sample(&t->valid);
     pb_info("%zu parameters; text of %.1f MB, %.1f M tokens; %.1f M tokens to train on, %.2f "
@@ -335,10 +407,12 @@ static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *f
     PB_GO(pb_train(m, NULL, &t->train, &follow, &o, &h, &res));
     double nats;
     PB_GO(pb_mean_loss(m, NULL, &t->valid, &nats));
-    PB_GO(copy_tokenizer(r, folder));
+    PB_GO(copy_tokenizer(r, &m->config, folder));
     PB_GO(pb_model_save(m, folder, !strcmp(r->dtype, "bf16")));
-    json_t *result = result_of(r, t, &res, nats);
+    result = result_of(r, t, &res, nats);
     json_object_set_new(j, "result", result);
+    if (*r->from)
+        PB_GO(note_before(r, j, result, start));
     PB_GO(pb_path(file, sizeof file, "%s/recipe.json", folder));
     PB_GO(pb_json_save(j, file));
     pb_info("backbone: %.3f nats per token, %.3f bits per byte on held-out text, in %s", nats,
@@ -362,11 +436,12 @@ pb_err pb_pretrain(const json_t *given, const char *folder)
     json_object_foreach(j, key, value) known[n++] = key;
     PB_GO(pb_json_only(given, known, "a pretraining recipe"));
     json_object_update(j, (json_t *)given);
-    PB_GO(read_recipe(&r, j));
+    PB_GO(read_recipe(&r, given, j));
     PB_GO(pb_path(file, sizeof file, "%s/recipe.json", folder));
     if (pb_exists(file)) {
         PB_GO(pb_json_load(&old, file));
         json_object_del(old, "result");
+        json_object_del(old, "before");
         if (!json_equal(old, j))
             err = pb_fail(PB_INPUT, "remove it, or choose another folder",
                           "%s holds a backbone of another recipe", folder);

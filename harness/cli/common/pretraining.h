@@ -5,6 +5,7 @@
 #include "core/json.h"
 
 // Keys, all optional:
+//   from          a model to go on from: its weights, geometry and tokenizer; "" for random weights
 //   width, ffn, layers, heads, kv_heads, head_dim, context, tied   the geometry
 //   tokenizer     "bytes", or a file that is copied into the folder
 //   text          files; [] for the built-in generator's text alone
