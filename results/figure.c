@@ -3,7 +3,6 @@
 #include "core/file.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <math.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -591,23 +590,10 @@ static bool (*const makers[])(sheet *, const pb_summary *) = {
 
 pb_err pb_figure_scripts(char *out, size_t size, const char *source_dir)
 {
-    const char *env = getenv("PB_PLOTS");
-    char self[4096];
-    if (env) {
-        PB_TRY(pb_path(out, size, "%s", env));
-    } else {
-        if (source_dir) {
-            PB_TRY(pb_path(out, size, "%s/plots", source_dir));
-            if (pb_is_dir(out))
-                return PB_OK;
-        }
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        self[n > 0 ? n : 0] = 0;
-        PB_TRY(pb_path(out, size, "%s/../share/pedrobench/plots", n > 0 ? dirname(self) : "."));
-    }
-    return pb_is_dir(out) ? PB_OK
-                          : pb_fail(PB_IO, "set PB_PLOTS to the folder with the .gp files",
-                                    "the plot scripts are not in %s", out);
+    char source[4096] = "";
+    if (source_dir)
+        PB_TRY(pb_path(source, sizeof source, "%s/plots", source_dir));
+    return pb_shared_folder(out, size, "PB_PLOTS", source, "plots");
 }
 
 // Runs gnuplot and keeps the first words of its complaint.

@@ -14,7 +14,7 @@ struct args {
 };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"adapter", 'a', "DIR", 0, "Adapter folder", 0},
     {"prompt", 'p', "TEXT", 0, "Text to continue (default: none)", 0},
     {"max-new", 'n', "N", 0, "Most new tokens (default 128)", 0},
@@ -53,7 +53,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case ARGP_KEY_END:
         if (!a->model)
-            argp_error(state, "--model is needed");
+            a->model = pb_default_model();
         if (a->system && !a->chat)
             argp_error(state, "--system needs --chat");
         break;
@@ -70,6 +70,7 @@ static const struct argp argp = {
     "Prints the prompt and its greedy continuation, or the answer to it.\v"
     "Chat templates: plain, llama2, llama3, chatml, mistral, mistral3, gemma, zephyr, alpaca.\n\n"
     "Examples:\n"
+    "  pedrobench generate --prompt \"The old man looked at\"\n"
     "  pedrobench generate --model MODEL --prompt \"Once upon a time\" --max-new 100\n"
     "  pedrobench generate --model MODEL --chat auto --prompt \"Name three colours.\"",
     NULL,

@@ -14,7 +14,7 @@ struct args {
 };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file", 0},
     {"adapter", 'a', "DIR", 0, "Adapter folder whose parameters are differentiated", 0},
     {"full", 'f', 0, 0, "Differentiate the backbone's own weights instead", 0},
     {"tokens", 't', "IDS", 0, "Token ids, e.g. 1,403,7", 0},

@@ -20,7 +20,7 @@ struct args {
 enum { RANDOM = 256, MIN_SAMPLES };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"random", RANDOM, "GEOMETRY", 0,
      "Random weights instead: WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB, e.g. 288x768x6x6x6x32000", 0},
     {"methods", 'x', "NAMES", 0, "Methods to compare (default lora,ia3,prefix,pedro)", 0},
@@ -129,7 +129,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case ARGP_KEY_END:
         if (!json_object_get(a->config, "model"))
-            argp_error(state, "--model or --random is needed");
+            set(state, "model", json_string(pb_default_model()));
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -18,7 +18,7 @@ enum {
 };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or file", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"adapter", 'a', "DIR", 0, "Adapter folder", 0},
     {"tokens", 't', "IDS", 0, "Token ids, e.g. 1,403,7; nothing is added to them", 0},
     {"text", 'x', "TEXT", 0, "Text instead of ids; the tokenizer's BOS, if any, goes in front", 0},
@@ -79,8 +79,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
-        if (!a->model || !a->tokens == !a->text)
-            argp_error(state, "--model and one of --tokens and --text are needed");
+        if (!a->tokens == !a->text)
+            argp_error(state, "one of --tokens and --text is needed");
+        if (!a->model)
+            a->model = pb_default_model();
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -33,13 +33,12 @@ static void overview(FILE *f)
     qsort(sorted, n, sizeof *sorted, by_order);
     for (size_t i = 0; i < n; i++)
         fprintf(f, "  %-12s %s\n", sorted[i]->name, sorted[i]->doc);
-    fputs(
-        "\n`pedrobench COMMAND --help` explains one. PB_THREADS sets the number of threads.\n"
-        "Examples:\n"
-        "  pedrobench params --model MODEL --budget 0.5%\n"
-        "  pedrobench train --model MODEL --task yesno --method pedro --budget 0.5% --out run.h5\n"
-        "  pedrobench sweep paper/quick.json --out runs/quick\n",
-        f);
+    fputs("\n`pedrobench COMMAND --help` explains one. PB_THREADS sets the number of threads.\n"
+          "Examples:\n"
+          "  pedrobench params --budget 0.5%\n"
+          "  pedrobench train --task yesno --method pedro --budget 0.5% --out run.h5\n"
+          "  pedrobench sweep paper/quick.json --out runs/quick\n",
+          f);
 }
 
 int main(int argc, char **argv)

@@ -13,7 +13,7 @@ struct args {
 };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"budget", 'b', "N", 0,
      "Trainable parameters: a count, or a share of the backbone such as 0.5%", 0},
     {"method", 'x', "NAME", 0, "Only this method", 0},
@@ -49,7 +49,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case ARGP_KEY_END:
         if (!a->model)
-            argp_error(state, "--model is needed");
+            a->model = pb_default_model();
         if (a->n_set && !a->only)
             argp_error(state, "--set needs --method");
         break;
@@ -67,7 +67,7 @@ static const struct argp argp = {
     "the budget, the bytes one more tenant keeps in memory, and the FLOPs it adds to a decoded "
     "token, to a prompt token and to each sequence's first layer pass.\v"
     "Examples:\n"
-    "  pedrobench params --model MODEL --budget 0.5%\n"
+    "  pedrobench params --budget 0.5%\n"
     "  pedrobench params --model MODEL --method pedro --set r=4 --set targets=q,v",
     NULL,
     NULL,

@@ -1,7 +1,7 @@
 // `pedrobench sweep`: all runs of an experiment file; finished ones are skipped.
 //
 // An experiment file says what differs from the defaults:
-//   {"backbone": {"folder": "backbone", ...recipe...} or "model": PATH,
+//   {"backbone": {"folder": "backbone", ...recipe...} or "model": PATH (neither: the suite's own),
 //    "defaults": {...}, "tasks": {NAME: {...}}, "methods": {LABEL: {...}},
 //    "seeds": [1, 2, 3], "latency": {...}}
 // A run is defaults + its task's + its method's differences + the seed. A method's label is its
@@ -98,8 +98,7 @@ static pb_err backbone(sweep *s)
         return pb_path(s->model, sizeof s->model, "%.*s%s", prefix, s->a->file, path);
     }
     if (!b)
-        return pb_fail(PB_INPUT, "give --model, or a \"model\" or \"backbone\" in the file",
-                       "%s names no backbone", s->a->file);
+        return pb_path(s->model, sizeof s->model, "%s", pb_default_model());
     json_t *recipe = json_deep_copy(b);
     pb_err err = pb_json_opt_str(recipe, "folder", &folder);
     if (!err)

@@ -28,7 +28,7 @@ enum {
 };
 
 static const struct argp_option opts[] = {
-    {"model", 'm', "PATH", 0, "Model folder or llama2.c checkpoint", 0},
+    {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"task", 't', "NAME", 0, "Task (`pedrobench tasks` lists them)", 0},
     {"method", 'x', "NAME", 0, "Method: pedro, lora, ia3, prefix, none, full", 0},
     {"set", 's', "KEY=VALUE", 0, "Option of the method (may be repeated)", 0},
@@ -160,9 +160,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
-        if (!json_object_get(c, "model") || !json_object_get(c, "task") ||
-            !json_object_get(c, "method") || !a->out)
-            argp_error(state, "--model, --task, --method and --out are needed");
+        if (!json_object_get(c, "task") || !json_object_get(c, "method") || !a->out)
+            argp_error(state, "--task, --method and --out are needed");
+        if (!json_object_get(c, "model"))
+            json_object_set_new(c, "model", json_string(pb_default_model()));
         if (strlen(a->out) < 4 || strcmp(a->out + strlen(a->out) - 3, ".h5"))
             argp_error(state, "--out is \"%s\", which does not end in .h5", a->out);
         break;
@@ -180,7 +181,7 @@ static const struct argp argp = {
     "adapter goes to a folder beside it. An interrupted run continues when it is started again; a "
     "complete one is left alone.\v"
     "Examples:\n"
-    "  pedrobench train --model MODEL --task yesno --method pedro --budget 0.5% --out run.h5\n"
+    "  pedrobench train --task yesno --method pedro --budget 0.5% --out run.h5\n"
     "  pedrobench train --model stories260K/checkpoint_legacy.bin --task e2e --data DATA \\\n"
     "      --method lora --set rank=2 --set targets=q,v --lr 3e-3 --steps 500 --out lora.h5",
     NULL,

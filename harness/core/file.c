@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -157,4 +158,23 @@ pb_err pb_path(char *out, size_t size, const char *fmt, ...)
         return pb_fail(PB_INPUT, "use a shorter path", "a path of %d bytes is too long (limit %zu)",
                        n, size - 1);
     return PB_OK;
+}
+
+pb_err pb_shared_folder(char *out, size_t size, const char *env, const char *source,
+                        const char *name)
+{
+    char self[4096];
+    const char *named = getenv(env);
+    if (named) {
+        PB_TRY(pb_path(out, size, "%s", named));
+    } else if (source && pb_is_dir(source)) {
+        PB_TRY(pb_path(out, size, "%s", source));
+    } else {
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+        self[n > 0 ? n : 0] = 0;
+        PB_TRY(pb_path(out, size, "%s/../share/pedrobench/%s", n > 0 ? dirname(self) : ".", name));
+    }
+    char hint[128];
+    snprintf(hint, sizeof hint, "set %s to where they are", env);
+    return pb_is_dir(out) ? PB_OK : pb_fail(PB_IO, hint, "the %s are not in %s", name, out);
 }

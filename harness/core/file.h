@@ -36,6 +36,12 @@ pb_err pb_make_dirs(const char *path); // like mkdir -p
 bool pb_exists(const char *path);
 bool pb_is_dir(const char *path);
 
+// Finds a folder that comes with the program: the one that the environment variable `env` names; or
+// `source`, of the tree it was built from (may be NULL), if that is there; or share/pedrobench/NAME
+// of where it is installed. `out` has room for `size` bytes.
+pb_err pb_shared_folder(char *out, size_t size, const char *env, const char *source,
+                        const char *name);
+
 // snprintf that fails on truncation; size is the size of `out`.
 pb_err pb_path(char *out, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -68,6 +68,18 @@ pb_err pb_fresh_folder(const char *path)
                            "the folder %s is not empty", path);
 }
 
+const char *pb_default_model(void)
+{
+    static char path[4096];
+    const char *source = NULL;
+#ifdef PB_SOURCE_DIR
+    source = PB_SOURCE_DIR "/paper/backbone";
+#endif
+    // When it is not there, opening it says so.
+    (void)pb_shared_folder(path, sizeof path, "PB_BACKBONE", source, "backbone");
+    return path;
+}
+
 void pb_usage_error(struct argp_state *state)
 {
     if (*pb_error_hint())

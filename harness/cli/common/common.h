@@ -18,6 +18,11 @@ pb_err pb_fresh_folder(const char *path);
 // Weights of more bytes are written as shards.
 #define PB_SHARD_BYTES ((size_t)4000000000)
 
+// The model that a command uses when none is named: the backbone that comes with the suite, or the
+// folder that PB_BACKBONE names.
+#define PB_EMBEDDED "the suite's own backbone"
+const char *pb_default_model(void);
+
 // For argp parsers that fail with a pb_err: prints the message and hint and exits with code 2.
 void pb_usage_error(struct argp_state *state);
 
