@@ -314,7 +314,6 @@ static void test_refusals(void **state)
         memcpy(bytes + cases[i].at, &cases[i].value, 4);
         refuse(bytes, size, SEED_VOCAB, cases[i].code, cases[i].message);
     }
-    pb_tokenizer *t;
     assert_int_equal(pb_tokenizer_open(&t, "/nonexistent/tokenizer.bin", 512), PB_IO);
     assert_non_null(strstr(pb_error_message(), "/nonexistent/tokenizer.bin"));
     t = open_seed();
