@@ -311,6 +311,7 @@ static pb_err token_of(const pb_tokenizer *t, const char *name, size_t len, int3
     size_t n;
     pb_token_kind k;
     *id = -1;
+    *kind = PB_TOKEN_NONE;
     for (int32_t i = 0; (k = pb_tokenizer_token(t, i, &text, &n)) != PB_TOKEN_NONE; i++)
         if (n == len && memcmp(text, name, n) == 0 && (*id < 0 || k == PB_TOKEN_CONTROL)) {
             *id = i;

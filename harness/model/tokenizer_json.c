@@ -203,6 +203,7 @@ static void workspace_free(workspace *w)
 static pb_err workspace_take(workspace **out, const json_tokenizer *t)
 {
     pthread_mutex_t *lock = (pthread_mutex_t *)&t->lock;
+    *out = NULL;
     pthread_mutex_lock(lock);
     workspace *w = t->free;
     if (w)
@@ -309,6 +310,7 @@ static pb_err first_symbols(workspace *w, const char *text, size_t len, size_t *
     const json_tokenizer *t = w->t;
     symbol *s = w->symbols;
     size_t n = 0, size;
+    *count = 0;
     if (t->byte_level) {
         for (size_t i = 0; i < len; i++) {
             s[n++].id = t->byte_id[(uint8_t)text[i]];

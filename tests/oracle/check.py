@@ -3,6 +3,7 @@ A test ends with "N passed, N failed" and the exit code says the same; 77 means 
 """
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -50,6 +51,18 @@ def gradient_errors(got, want):
         out[k] = (float(np.linalg.norm(g - w) / max(np.linalg.norm(w), floor))
                   if g.shape == w.shape else np.inf)
     return out
+
+
+def versions(*modules):
+    """Prints which versions the checks rest on, as the modules and as Debian name them."""
+    said = []
+    for m in modules:
+        package = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}",
+                                  "python3-" + m.__name__], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL) if shutil.which("dpkg-query") else None
+        debian = package.stdout.decode() if package and not package.returncode else "not Debian's"
+        said.append("%s %s (%s)" % (m.__name__, m.__version__, debian))
+    print(", ".join(said))
 
 
 def skip(reason):

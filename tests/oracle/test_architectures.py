@@ -1,7 +1,10 @@
 """`pedrobench logits` against architectures.py: every family, bare and with every adapter, all
-positions at once and one by one from the cache. Prints the largest error of each family."""
+positions at once and one by one from the cache. Prints the largest error of each family.
+
+Arguments, if any, are the adapters to try instead of all; "none" is the bare model."""
 import os
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -47,6 +50,8 @@ def check_family(tmp, n, name):
     folder = mm.make_model(os.path.join(tmp, name), name, seed=n)
     model = arch.Model(folder)
     for k, adapter in enumerate([None, *mm.ADAPTERS]):
+        if sys.argv[1:] and (adapter or "none") not in sys.argv[1:]:
+            continue
         path = reference = None
         if adapter:
             path = mm.make_adapter(folder + "." + adapter, folder, adapter, seed=100 * n + k)
@@ -91,7 +96,7 @@ def check_reference(tmp):
             got.detach().numpy(), ref.forward(cfg, w, tokens, n, ad).v), 1e-10)
 
 
-print("PyTorch %s, NumPy %s" % (torch.__version__, np.__version__))
+check.versions(torch, np)
 check.program()
 with tempfile.TemporaryDirectory() as tmp:
     check_reference(tmp)

@@ -49,7 +49,7 @@ def logits(conf, w, tokens):
     return arch.Model(None, conf, w).forward(tokens).detach().numpy()
 
 
-print("PyTorch %s, NumPy %s" % (torch.__version__, np.__version__))
+check.versions(torch, np)
 check.program()
 with tempfile.TemporaryDirectory() as tmp:
     path = os.path.join(tmp, "model.gguf")

@@ -2,73 +2,11 @@
 // read back, on published vectors.
 #include "model/gguf_tokenizer.h"
 
-#include "core/file.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
+#include "unit/vectors.h"
 
-static void accept(pb_err err)
-{
-    if (err)
-        fail_msg("refused: %s", pb_error_message());
-}
-
-// A file of the data folder; skips the test by name when it is not there.
 static void open_data(pb_file *f, const char *name)
 {
-    const char *data = getenv("PB_DATA");
-    char path[4096];
-    if (data && *data)
-        snprintf(path, sizeof path, "%s/%s", data, name);
-    else
-        snprintf(path, sizeof path, "%s/../shared/data/%s", PB_SOURCE_DIR, name);
-    if (!pb_exists(path)) {
-        print_message("skipped: no %s\n", path);
-        skip();
-    }
-    accept(pb_file_map(f, path));
-}
-
-// Texts in NAME.inp, separated by a mark; in NAME.out their ids, a line each.
-static void check_vectors(const pb_tokenizer *t, const char *name)
-{
-    static const char mark[] = "\n__ggml_vocab_test__\n";
-    char path[256];
-    pb_file in, out;
-    snprintf(path, sizeof path, "tokenizers/%s.inp", name);
-    open_data(&in, path);
-    snprintf(path, sizeof path, "tokenizers/%s.out", name);
-    open_data(&out, path);
-    const char *text = (const char *)in.data, *end = text + in.size;
-    const char *ids = (const char *)out.data, *ids_end = ids + out.size;
-    size_t cases = 0;
-    while (text < end) {
-        const char *stop = memmem(text, (size_t)(end - text), mark, sizeof mark - 1);
-        if (!stop)
-            break;
-        int32_t *got = NULL;
-        size_t n = 0, cap = 0, k = 0;
-        accept(pb_tokenizer_encode(t, text, (size_t)(stop - text), false, &got, &n, &cap));
-        for (; ids < ids_end && *ids != '\n'; k++) {
-            long want = strtol(ids, (char **)&ids, 10);
-            if (k >= n || got[k] != want)
-                fail_msg("text %zu, token %zu: %d, not %ld", cases, k, k < n ? got[k] : -1, want);
-            while (ids < ids_end && *ids == ' ')
-                ids++;
-        }
-        assert_int_equal(k, n);
-        ids++;
-        free(got);
-        text = stop + sizeof mark - 1;
-        cases++;
-    }
-    assert_true(cases > 30);
-    pb_file_unmap(&in);
-    pb_file_unmap(&out);
+    accept(pb_file_map(f, data_file(name)));
 }
 
 static json_t *gpt2(void)

@@ -3,44 +3,19 @@
 #include "model/tokenizer.h"
 
 #include "core/clock.h"
-#include "core/file.h"
 #include "core/rng.h"
 #include "fuzz/targets.h"
+#include "unit/vectors.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <cmocka.h>
 
 enum { CAP = 1 << 14 };
 static uint8_t bytes[CAP];
-
-static void accept(pb_err err)
-{
-    if (err)
-        fail_msg("refused: %s", pb_error_message());
-}
 
 static pb_tokenizer *open_seed(void)
 {
     pb_tokenizer *t;
     accept(pb_tokenizer_open(&t, target_file(bytes, seed_tokenizer_file(bytes, CAP)), SEED_VOCAB));
     return t;
-}
-
-// Path of a file of the data folder; skips the test by name when it is not there.
-static const char *data_file(const char *name)
-{
-    static char path[4096]; // until the next call
-    const char *data = getenv("PB_DATA");
-    if (data && *data)
-        snprintf(path, sizeof path, "%s/%s", data, name);
-    else
-        snprintf(path, sizeof path, "%s/../shared/data/%s", PB_SOURCE_DIR, name);
-    if (!pb_exists(path)) {
-        print_message("skipped: no %s\n", path);
-        skip();
-    }
-    return path;
 }
 
 static void round_trip(const pb_tokenizer *t, const char *text, size_t len)
@@ -314,7 +289,6 @@ static void test_refusals(void **state)
         memcpy(bytes + cases[i].at, &cases[i].value, 4);
         refuse(bytes, size, SEED_VOCAB, cases[i].code, cases[i].message);
     }
-
     assert_int_equal(pb_tokenizer_open(&t, "/nonexistent/tokenizer.bin", 512), PB_IO);
     assert_non_null(strstr(pb_error_message(), "/nonexistent/tokenizer.bin"));
     t = open_seed();
@@ -393,52 +367,22 @@ static size_t convert(uint8_t *out, size_t cap, const pb_file *f, size_t *vocab)
     return at;
 }
 
-// Texts of `.inp` are separated by a line; `.out` has the expected ids of each on a line.
+// The LLaMA-2 vocabulary as a tokenizer.bin.
 static void test_published_vectors(void **state)
 {
     (void)state;
     enum { BIG = 1 << 20 };
-    pb_file f, in, expected;
+    pb_file f;
     accept(pb_file_map(&f, data_file("tokenizers/llama2/tokenizer.model")));
-    accept(pb_file_map(&in, data_file("tokenizers/ggml-vocab-llama-spm.gguf.inp")));
-    accept(pb_file_map(&expected, data_file("tokenizers/ggml-vocab-llama-spm.gguf.out")));
     uint8_t *file = malloc(BIG);
-    size_t vocab, size = convert(file, BIG, &f, &vocab), tried = 0;
+    size_t vocab, size = convert(file, BIG, &f, &vocab);
     assert_int_equal(vocab, 32000);
     pb_tokenizer *t;
     accept(pb_tokenizer_open(&t, target_file(file, size), vocab));
     awkward_texts(t);
-    static const char mark[] = "\n__ggml_vocab_test__\n";
-    const char *at = (const char *)in.data, *end = at + in.size;
-    const char *line = (const char *)expected.data, *line_end = line + expected.size;
-    while (at < end && line < line_end) {
-        const char *stop = memmem(at, (size_t)(end - at), mark, sizeof mark - 1);
-        if (!stop)
-            break;
-        int32_t *ids = NULL;
-        size_t n = 0, cap = 0, i = 0;
-        accept(pb_tokenizer_encode(t, at, (size_t)(stop - at), false, &ids, &n, &cap));
-        for (; line < line_end && *line != '\n'; i++) {
-            char *next;
-            long want = strtol(line, &next, 10);
-            if (i >= n || ids[i] != want)
-                fail_msg("text %zu, token %zu: %d, not %ld", tried, i, i < n ? ids[i] : -1, want);
-            line = next;
-            while (line < line_end && *line == ' ')
-                line++;
-        }
-        assert_int_equal(i, n);
-        free(ids);
-        tried++;
-        line++;
-        at = stop + sizeof mark - 1;
-    }
-    print_message("%zu texts\n", tried);
-    assert_true(tried > 20);
+    check_vectors(t, "ggml-vocab-llama-spm.gguf");
     pb_tokenizer_close(t);
     pb_file_unmap(&f);
-    pb_file_unmap(&in);
-    pb_file_unmap(&expected);
     free(file);
 }
 

@@ -1,0 +1,10 @@
+// libFuzzer program for tokenizer.json; the properties are in tokenizers.h.
+#include "fuzz/tokenizers.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    (void)target_json(data, size);
+    return 0;
+}
