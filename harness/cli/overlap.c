@@ -451,7 +451,7 @@ static void print_head(const struct args *a, const json_t *sources, int width)
 {
     size_t i;
     json_t *s;
-    char grams[32], wholes[48];
+    char grams[48], wholes[80];
     json_array_foreach(sources, i, s)
         printf("training text: %s, %lld bytes, %lld documents, %lld words, SHA-256 %.16s\n",
                json_string_value(json_object_get(s, "name")),

@@ -28,7 +28,7 @@ typedef struct set {
     size_t first_item, first_entry, too_short;
 } set;
 
-// Hashes and how often each was seen; 0 is a free place, and the hash 0 itself is stored as 1.
+// Hashes and how often each was seen; sums of mixed words are random enough to be places.
 typedef struct table {
     uint64_t *hash;
     uint32_t *times;
@@ -55,7 +55,7 @@ struct pb_overlap {
 
 // ---------------------------------------------------------------- words
 
-// The finishing steps of MurmurHash3: tables and sums want all bits random.
+// The finishing steps of MurmurHash3: all bits of a word's hash are to be random.
 static uint64_t mix(uint64_t h)
 {
     h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
@@ -76,6 +76,12 @@ static unsigned ascii(unsigned char c)
     if (c >= 'A' && c <= 'Z')
         return c | 32u;
     return c < 0x80 ? BREAK : BEYOND;
+}
+
+// 0 marks free places of a table.
+static uint64_t hash_of(uint64_t sum)
+{
+    return sum ? sum : 1;
 }
 
 typedef struct word {
@@ -248,7 +254,7 @@ pb_err pb_overlap_text(pb_overlap *o, const char *chars, size_t len)
         count++;
         hash[count % ring] = h;
         if (count >= n)
-            PB_TRY(add_entry(o, (entry){.hash = h - hash[(count - n) % ring] * o->power[n],
+            PB_TRY(add_entry(o, (entry){.hash = hash_of(h - hash[(count - n) % ring] * o->power[n]),
                                         .from = from[(count - n) % ring],
                                         .to = last,
                                         .n_words = (uint32_t)n}));
@@ -257,7 +263,8 @@ pb_err pb_overlap_text(pb_overlap *o, const char *chars, size_t len)
         o->is_short[o->n_items - 1] = false;
     else if (count >= o->least)
         PB_TRY(add_entry(
-            o, (entry){.hash = h, .from = from[0], .to = last, .n_words = (uint32_t)count}));
+            o,
+            (entry){.hash = hash_of(h), .from = from[0], .to = last, .n_words = (uint32_t)count}));
     else
         o->sets[o->n_sets - 1].too_short++;
     if (len)
@@ -272,13 +279,6 @@ pb_err pb_overlap_text(pb_overlap *o, const char *chars, size_t len)
 static bool is_whole(const pb_overlap *o, const entry *e)
 {
     return e->n_words < o->n;
-}
-
-// Whole texts of different lengths must not be taken for each other.
-static uint64_t key_of(uint64_t hash, size_t n_words)
-{
-    uint64_t key = mix(hash + n_words);
-    return key ? key : 1;
 }
 
 static size_t place(const table *t, uint64_t key)
@@ -309,7 +309,7 @@ static void see(table *t, uint64_t key)
 static size_t times_of(const pb_overlap *o, const entry *e)
 {
     const table *t = is_whole(o, e) ? &o->wholes : &o->grams;
-    return t->times[place(t, key_of(e->hash, e->n_words))];
+    return t->times[place(t, e->hash)];
 }
 
 pb_err pb_overlap_ready(pb_overlap *o)
@@ -329,8 +329,7 @@ pb_err pb_overlap_ready(pb_overlap *o)
     for (size_t i = 0; i < o->n_entries; i++) {
         const entry *e = &o->entries[i];
         table *t = is_whole(o, e) ? &o->wholes : &o->grams;
-        uint64_t key = key_of(e->hash, e->n_words);
-        t->hash[place(t, key)] = key;
+        t->hash[place(t, e->hash)] = e->hash;
     }
     return PB_OK;
 }
@@ -347,11 +346,11 @@ void pb_overlap_scan(pb_overlap *o, const char *chars, size_t len)
         hash[at] = h;
         if (count >= n) {
             size_t before = at + 1 == ring ? 0 : at + 1; // n words ago
-            see(&o->grams, key_of(h - hash[before] * o->power[n], n));
+            see(&o->grams, hash_of(h - hash[before] * o->power[n]));
         }
         for (size_t k = 0; k < o->n_lengths && o->lengths[k] <= count; k++) {
             size_t m = o->lengths[k], before = at >= m ? at - m : at + ring - m;
-            see(&o->wholes, key_of(h - hash[before] * o->power[m], m));
+            see(&o->wholes, hash_of(h - hash[before] * o->power[m]));
         }
     }
     o->words += count;
@@ -385,7 +384,7 @@ static void count_kind(const pb_overlap *o, size_t first, size_t end, bool whole
         const entry *e = &o->entries[i];
         if (is_whole(o, e) != whole)
             continue;
-        keys[n++] = key_of(e->hash, e->n_words);
+        keys[n++] = e->hash;
         c->texts += e->text != last_text;
         last_text = e->text;
         size_t item = o->texts[e->text].item;

@@ -209,6 +209,7 @@ static void test_words(void **state)
     assert_true(found("so it 's over", "it's over"));
     assert_true(found("a well-known\nman", "Well known (man)"));
     assert_true(found("\ufeffcaf\u00e9 noir", "CAFE\u0301 noir"));
+    assert_true(found("\uff28\uff29 x\u00b2", "hi X2"));
     assert_true(found("2,500 men", "2 500 Men"));
     assert_true(found("x \u6771\u4eac y", "\u6771\u4eac"));
     assert_false(found("cafes", "cafe"));
@@ -246,14 +247,15 @@ static void test_planted(void **state)
 static void test_examples(void **state)
 {
     (void)state;
-    static const char *const items[] = {"a b c d", "q a b c d e f", "z z z", "b c d\te, f",
-                                        "a b c d e f g"};
+    static const char *const items[] = {"a b c d", "c d e f",     "q a b c d e f q b c d e f",
+                                        "z z z",   "b c d\te, f", "a b c d e f g"};
+    enum { N = sizeof items / sizeof *items };
     static const char *const docs[] = {"a b c d e f", "b c d", "g", "f g", "c d e f", "d e"};
     pb_overlap *o;
     pb_overlap_result r;
     OK(pb_overlap_new(&o, 3, 3));
     OK(pb_overlap_set(o, "set"));
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < N; i++) {
         OK(pb_overlap_item(o));
         OK(pb_overlap_text(o, items[i], strlen(items[i])));
     }
@@ -262,17 +264,41 @@ static void test_examples(void **state)
         pb_overlap_scan(o, docs[i], strlen(docs[i]));
     OK(pb_overlap_result_of(o, 0, 2, &r));
     assert_int_equal(r.n_examples, 2);
-    assert_int_equal(r.example[0].item, 1); // item 4 has the same stretch
+    assert_int_equal(r.example[0].item, 2); // item 5 has the same stretch
     assert_string_equal(r.example[0].words, "a b c d e f");
     assert_int_equal(r.example[0].n_words, 6);
     assert_int_equal(r.example[0].times, 1);
-    assert_int_equal(r.example[1].item, 3);
+    assert_int_equal(r.example[1].item, 4);
     assert_string_equal(r.example[1].words, "b c d e, f");
     assert_int_equal(r.example[1].times, 2);
-    assert_int_equal(r.grams.items_with, 4);
+    assert_int_equal(r.grams.items_with, 5);
     pb_overlap_result_free(&r);
     OK(pb_overlap_result_of(o, 0, 0, &r));
     assert_int_equal(r.n_examples, 0);
+    pb_overlap_result_free(&r);
+    pb_overlap_free(o);
+}
+
+// A whole text at a document's beginning, where longer ones cannot be.
+static void test_times(void **state)
+{
+    (void)state;
+    static const char *const items[] = {"a b", "a b c d", "x y z"};
+    pb_overlap *o;
+    pb_overlap_result r;
+    OK(pb_overlap_new(&o, 5, 1));
+    OK(pb_overlap_set(o, "set"));
+    for (size_t i = 0; i < 3; i++) {
+        OK(pb_overlap_item(o));
+        OK(pb_overlap_text(o, items[i], strlen(items[i])));
+    }
+    OK(pb_overlap_ready(o));
+    pb_overlap_scan(o, "a b", 3);
+    pb_overlap_scan(o, "a b c d a b", 11);
+    OK(pb_overlap_result_of(o, 0, 3, &r));
+    assert_int_equal(r.n_examples, 2);
+    assert_int_equal(r.example[0].times, 1);
+    assert_int_equal(r.example[1].times, 3);
     pb_overlap_result_free(&r);
     pb_overlap_free(o);
 }
@@ -370,9 +396,10 @@ static void test_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_naive),    cmocka_unit_test(test_words),
-        cmocka_unit_test(test_planted),  cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_records),
+        cmocka_unit_test(test_naive),   cmocka_unit_test(test_words),
+        cmocka_unit_test(test_planted), cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_times),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
