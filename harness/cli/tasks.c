@@ -1,5 +1,6 @@
 // `pedrobench tasks`: what there is to train on, and how it looks to the model.
 #include "cli/common/common.h"
+#include "tasks/common/plaintext.h"
 #include "tasks/task.h"
 
 #include <stdio.h>
@@ -8,12 +9,14 @@
 
 struct args {
     const char *show, *data;
-    size_t seed, count;
+    size_t seed, count, plaintext;
 };
 
 static const struct argp_option opts[] = {
     {"data", 'd', "DIR", 0, "Folder with the original files of data sets", 0},
-    {"task-seed", 'S', "N", 0, "Seed of generated tasks (default 1)", 0},
+    {"task-seed", 'S', "N", 0, "Seed of generated tasks and text (default 1)", 0},
+    {"plaintext", 'p', "N", 0,
+     "Print the generated plain text instead: the N bytes that `pretrain --bytes N` trains on", 0},
     {"count", 'n', "N", 0, "Examples to show (default 3)", 0},
     {0}};
 
@@ -28,6 +31,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (pb_parse_size(arg, "--task-seed", &a->seed))
             pb_usage_error(state);
         break;
+    case 'p':
+        if (pb_parse_size(arg, "--plaintext", &a->plaintext))
+            pb_usage_error(state);
+        if (!a->plaintext)
+            argp_error(state, "--plaintext 0 is no text");
+        break;
     case 'n':
         if (pb_parse_size(arg, "--count", &a->count))
             pb_usage_error(state);
@@ -36,6 +45,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (a->show)
             argp_error(state, "one task at a time");
         a->show = arg;
+        break;
+    case ARGP_KEY_END:
+        if (a->show && a->plaintext)
+            argp_error(state, "a task, or --plaintext");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -50,7 +63,7 @@ static const struct argp argp = {
     "Lists the tasks, or shows examples of one: the prompt, and in brackets the response that "
     "carries the loss.\v"
     "Examples:\n  pedrobench tasks\n  pedrobench tasks yesno --count 5\n"
-    "  pedrobench tasks e2e --data DATA",
+    "  pedrobench tasks e2e --data DATA\n  pedrobench tasks --plaintext 500",
     NULL,
     NULL,
     NULL};
@@ -87,6 +100,13 @@ static pb_err run(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, 0, &a);
     if (a.show)
         return show(&a);
+    if (a.plaintext) {
+        char *text;
+        PB_TRY(pb_plaintext(a.seed, a.plaintext, &text));
+        fputs(text, stdout);
+        free(text);
+        return PB_OK;
+    }
     printf("%-12s %-12s %-6s %s\n", "task", "metric", "data", "what");
     for (size_t i = 0; pb_tasks[i]; i++)
         printf("%-12s %-12s %-6s %s\n", pb_tasks[i]->name, pb_tasks[i]->metric,

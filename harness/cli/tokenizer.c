@@ -11,9 +11,10 @@
 #include <string.h>
 
 enum { MAX_FILES = 256 };
+#define BLANK_LINE "\n\n"
 
 struct args {
-    const char *what, *out, *mark, *tokenizer;
+    const char *what, *out, *mark, *tokenizer; // mark: NULL when not given
     const char *file[MAX_FILES];
     size_t n_files, vocab, bytes;
     bool bos;
@@ -22,7 +23,10 @@ struct args {
 static const struct argp_option opts[] = {
     {NULL, 0, NULL, 0, "train:", 1},
     {"vocab", 'V', "N", 0, "Tokens, two special ones and 256 bytes among them (default 4096)", 1},
-    {"mark", 'k', "TEXT", 0, "What separates documents (default: a blank line)", 1},
+    {"mark", 'k', "TEXT", 0,
+     "What separates documents (default: a blank line); `encode` then writes a line per document, "
+     "which may have several lines",
+     1},
     {"bytes", 'B', "N", 0, "Bytes of generated text to add, as `pretrain` does (default 0)", 1},
     {"out", 'o', "FILE", 0, "The tokenizer.json to write; tokenizer_config.json goes beside it", 1},
     {"quiet", 'q', 0, 0, "No progress", 1},
@@ -78,6 +82,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "--out and at least one text are needed");
         if (strcmp(a->what, "train") && (!a->tokenizer || a->n_files))
             argp_error(state, "--tokenizer is needed, and text comes from standard input");
+        if (!strcmp(a->what, "decode") && a->mark)
+            argp_error(state, "decode reads lines: --mark means nothing to it");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -88,13 +94,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     opts,
     parse,
-    "train --out FILE TEXT...\nencode --tokenizer PATH\ndecode --tokenizer PATH",
+    "train --out FILE TEXT...\nencode --tokenizer PATH [--mark TEXT]\ndecode --tokenizer PATH",
     "Trains a byte-level BPE tokenizer and writes it as a Hugging Face tokenizer.json; or encodes "
-    "each line of standard input to a line of ids, or decodes such lines.\v"
+    "each line (with --mark, each document) of standard input to a line of ids, or decodes such "
+    "lines.\v"
     "The white space around documents is not counted.\n\n"
     "Examples:\n"
     "  pedrobench tokenizer train --vocab 4096 --out tokenizer.json --mark '<|endoftext|>' a.txt\n"
     "  pedrobench tokenizer encode --tokenizer tokenizer.json < a.txt > ids.txt\n"
+    "  pedrobench tokenizer encode --tokenizer tokenizer.json --mark '<|endoftext|>' < a.txt\n"
     "  pedrobench tokenizer decode --tokenizer models/mine < ids.txt",
     NULL,
     NULL,
@@ -126,10 +134,11 @@ static pb_err add_documents(pb_bpe_trainer *t, const char *name, const char *tex
 
 static pb_err add_texts(pb_bpe_trainer *t, const struct args *a)
 {
+    const char *mark = a->mark ? a->mark : BLANK_LINE;
     for (size_t i = 0; i < a->n_files; i++) {
         pb_file f;
         PB_TRY(pb_file_map(&f, a->file[i]));
-        pb_err err = add_documents(t, a->file[i], (const char *)f.data, f.size, a->mark);
+        pb_err err = add_documents(t, a->file[i], (const char *)f.data, f.size, mark);
         pb_file_unmap(&f);
         PB_TRY(err);
     }
@@ -137,7 +146,7 @@ static pb_err add_texts(pb_bpe_trainer *t, const struct args *a)
         return PB_OK;
     char *made;
     PB_TRY(pb_plaintext(1, a->bytes, &made));
-    pb_err err = add_documents(t, "generated text", made, strlen(made), "\n\n");
+    pb_err err = add_documents(t, "generated text", made, strlen(made), BLANK_LINE);
     free(made);
     return err;
 }
@@ -222,6 +231,36 @@ done:
     return err;
 }
 
+// Documents of all of standard input; the white space around each is not encoded.
+static pb_err encode_documents(const pb_tokenizer *t, const struct args *a)
+{
+    pb_err err = PB_OK;
+    char *text = NULL;
+    const char *document;
+    size_t cap = 0, n = 0, number = 0;
+    while (!feof(stdin) && !ferror(stdin)) {
+        if (n == cap) {
+            cap = cap ? 2 * cap : 1 << 16;
+            char *more = realloc(text, cap);
+            if (!more)
+                PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for %zu bytes of text", cap));
+            text = more;
+        }
+        n += fread(text + n, 1, cap - n, stdin);
+    }
+    if (ferror(stdin))
+        PB_GO(pb_fail(PB_IO, NULL, "cannot read standard input: %m"));
+    for (size_t i = 0, len; pb_next_document(text, n, a->mark, &i, &document, &len);) {
+        number++;
+        err = encode_line(t, a, document, len);
+        if (err)
+            PB_GO(pb_context(err, "document %zu", number));
+    }
+done:
+    free(text);
+    return err;
+}
+
 static pb_err lines(const struct args *a)
 {
     pb_err err = PB_OK;
@@ -234,6 +273,10 @@ static pb_err lines(const struct args *a)
     else
         PB_TRY(pb_path(path, sizeof path, "%s", a->tokenizer));
     PB_GO(pb_tokenizer_open(&t, path, 0));
+    if (a->mark) {
+        err = encode_documents(t, a);
+        goto done;
+    }
     while ((n = getline(&line, &cap, stdin)) >= 0) {
         number++;
         if (n && line[n - 1] == '\n')
@@ -252,7 +295,7 @@ done:
 
 static pb_err run(int argc, char **argv)
 {
-    struct args a = {.vocab = 4096, .mark = "\n\n"};
+    struct args a = {.vocab = 4096};
     argp_parse(&argp, argc, argv, 0, 0, &a);
     return strcmp(a.what, "train") ? lines(&a) : train(&a);
 }
