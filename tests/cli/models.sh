@@ -98,6 +98,15 @@ exits 0 "$PEDROBENCH" convert "$tmp/f32" "$tmp/bf16" --dtype bf16
 ok "bf16 to f32 and back" same_tensors "$tmp/written" "$tmp/bf16"
 ok "f32 copies are exact" same_logits "$tmp/written" "$tmp/f32"
 ok "config.json says the type" grep -q '"torch_dtype": "float32"' "$tmp/f32/config.json"
+for dtype in f16 bf16 f32; do # in shards, to f32 and back: nothing is lost, and nothing changes
+    exits 0 "$PEDROBENCH" convert "$tmp/written" "$tmp/$dtype-shards" --dtype "$dtype" --shard-size 2M
+    ok "$dtype: several shards" [ "$(ls "$tmp/$dtype-shards"/model-0*.safetensors | wc -l)" -gt 2 ]
+    exits 0 "$PEDROBENCH" convert "$tmp/$dtype-shards" "$tmp/$dtype-wide" --dtype f32
+    exits 0 "$PEDROBENCH" convert "$tmp/$dtype-wide" "$tmp/$dtype-again" --dtype "$dtype"
+    ok "$dtype: the same logits in f32" same_logits "$tmp/$dtype-shards" "$tmp/$dtype-wide"
+    ok "$dtype: the same tensors again" same_tensors "$tmp/$dtype-shards" "$tmp/$dtype-again"
+    rm -r "$tmp/$dtype-wide" "$tmp/$dtype-again"
+done
 rm "$tmp/shards/model-00002-of-"*
 refuses 1 logits --model "$tmp/shards" --tokens 1
 says 'model-00002-of'
@@ -150,6 +159,28 @@ exits 0 "$PEDROBENCH" convert "$tmp/again" "$tmp/again.bin" --to llama2c
 ok "llama2.c, folder, llama2.c" cmp "$tmp/plain.bin" "$tmp/again.bin"
 refuses 1 convert "$tmp/plain" "$tmp/plain.bin" --to llama2c
 says 'exists already'
+# Version 0, which has the unused tables of RoPE at its end, to a folder and to version 1.
+for tied in 0 1; do
+    "$python" - "$tmp/v0.bin" $tied <<'END'
+import random, struct, sys
+C, F, L, H, KV, V, T = 32, 40, 2, 4, 2, 50, 16
+tied, rng = int(sys.argv[2]), random.Random(1)
+n = V * C + L * (2 * C + 2 * C * C + 2 * C * KV * (C // H) + 3 * C * F) + C
+w = [rng.gauss(0, 0.2) for _ in range(n)] + [9.0] * (T * C // H)
+w += [] if tied else [rng.gauss(0, 0.2) for _ in range(V * C)]
+with open(sys.argv[1], "wb") as f:
+    f.write(struct.pack("<7i%df" % len(w), C, F, L, H, KV, V if tied else -V, T, *w))
+END
+    rm -rf "$tmp/v0" "$tmp/v1" "$tmp/v1.bin"
+    exits 0 "$PEDROBENCH" convert "$tmp/v0.bin" "$tmp/v0"
+    exits 0 "$PEDROBENCH" convert "$tmp/v0" "$tmp/v1.bin" --to llama2c
+    exits 0 "$PEDROBENCH" convert "$tmp/v1.bin" "$tmp/v1"
+    ok "v0 (tied: $tied) and its folder" same_logits "$tmp/v0.bin" "$tmp/v0"
+    ok "v0 (tied: $tied) and v1" same_logits "$tmp/v0.bin" "$tmp/v1.bin"
+    ok "v0, folder, v1, folder (tied: $tied)" same_tensors "$tmp/v0" "$tmp/v1"
+    exits 0 "$PEDROBENCH" inspect "$tmp/v0.bin"
+    prints "^  tie_word_embeddings: $([[ $tied == 1 ]] && echo yes || echo no)\$"
+done
 exits 0 "$PEDROBENCH" model new --like qwen2-0.5b --random --layers 1 --set vocab_size=300 \
     --set bos_token_id=1 --set eos_token_id=2 --write --out "$tmp/qwen"
 refuses 1 convert "$tmp/qwen" "$tmp/z.bin" --to llama2c
@@ -253,6 +284,16 @@ exits 0 "$PEDROBENCH" inspect "$tmp/plain.bin"
 prints '^format: llama2.c checkpoint$'
 exits 0 "$PEDROBENCH" inspect "$tmp/written/model.safetensors"
 prints '^kind: safetensors file$'
+echo "a rose is a rose is a rose" >"$tmp/text"
+exits 0 "$PEDROBENCH" tokenizer train --vocab 270 --out "$tmp/tokenizer.json" --quiet "$tmp/text"
+exits 0 "$PEDROBENCH" inspect "$tmp/tokenizer.json"
+prints '^kind: tokenizer$'
+prints '^  vocabulary: 2[67][0-9]$'
+for kind in seed shards; do
+    [[ $kind == seed ]] || cp "$tmp/bf16-shards/"*.json "$tmp/bf16-shards/"*.safetensors "$tmp/shards"
+    exits 0 "$PEDROBENCH" inspect "$tmp/$kind"
+    prints '^kind: model$'
+done
 make_model --shape tiny --adapter lora
 exits 0 "$PEDROBENCH" inspect "$tmp/lora"
 prints '^kind: adapter$'

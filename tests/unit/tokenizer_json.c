@@ -314,10 +314,10 @@ static void naive(char *out, const char *text, const char *const merges[], size_
     for (;;) {
         size_t best = n, at = 0;
         for (size_t i = 0; i + 1 < parts; i++) {
-            char pair[72];
-            snprintf(pair, sizeof pair, "%s %s", part[i], part[i + 1]);
+            size_t left = strlen(part[i]);
             for (size_t m = 0; m < best; m++)
-                if (!strcmp(pair, merges[m])) {
+                if (!strncmp(merges[m], part[i], left) && merges[m][left] == ' ' &&
+                    !strcmp(merges[m] + left + 1, part[i + 1])) {
                     best = m;
                     at = i;
                 }
