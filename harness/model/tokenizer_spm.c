@@ -456,6 +456,8 @@ static pb_err open_model(spm *t, const char *path, size_t vocab)
     size_t tokens = 0, id = 0;
     int32_t bos = INT32_MIN, eos = INT32_MIN, twice;
     PB_TRY(pb_file_map(&t->file, path));
+    if (t->file.size == 0)
+        return pb_fail(PB_INPUT, "the file may be truncated", "it is empty");
     const wire whole = {t->file.data, t->file.data + t->file.size};
     for (wire w = whole; w.at < w.end;) {
         PB_TRY(read_field(&w, &f));
