@@ -91,7 +91,7 @@ static pb_err run(int argc, char **argv)
     int32_t *tokens = NULL, *target = NULL;
     real *weight = NULL, *nll = NULL;
     size_t n, n_prompt;
-    pb_model_args args = {.gradients = true, .trainable = a.full};
+    pb_model_args args = {.trainable = a.full};
     PB_GO(pb_model_open(&m, a.model, &args));
     PB_GO(pb_parse_tokens(a.tokens, m->config.vocab, &tokens, &n));
     PB_GO(pb_parse_size(a.prompt, "--prompt", &n_prompt));

@@ -224,8 +224,10 @@ pb_err pb_tensor_digest(const pb_tensor *t, char out[PB_HASH_LEN])
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < pieces; i++) {
             size_t at = i * DIGEST_PIECE, left = t->count - at;
+            size_t n = left < DIGEST_PIECE ? left : DIGEST_PIECE;
             if (s)
-                digest_piece(t, at, left < DIGEST_PIECE ? left : DIGEST_PIECE, s, digest[i]);
+                digest_piece(t, at, n, s, digest[i]);
+            pb_tensors_release_part(t, at, n);
         }
         free(s);
     }

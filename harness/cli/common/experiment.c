@@ -38,7 +38,7 @@ void pb_cache_free(pb_cache *c)
 pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out)
 {
     if (!c->model || strcmp(c->model_path, path)) {
-        pb_model_args args = {.gradients = true};
+        pb_model_args args = {0};
         pb_model_close(c->model);
         c->model = NULL;
         PB_TRY(pb_model_open(&c->model, path, &args));

@@ -41,7 +41,7 @@ json_t *pb_experiment_defaults(void);
 pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
                          pb_cache *cache, const pb_experiment_args *args);
 
-// Opens `path`, or gives the model of that path that is open already; frozen, with gradients.
+// Opens `path`, or gives the model of that path that is open already; frozen.
 pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out);
 
 #endif

@@ -52,6 +52,30 @@ INLINE void store(real *p, vec v)
     *(uvec *)p = v;
 }
 
+// bfloat16 is the upper half of a float: VL words hold the lower and the upper vector of a panel.
+typedef uint32_t words __attribute__((vector_size(VL * 4)));
+typedef float floats __attribute__((vector_size(VL * 4)));
+typedef uint32_t uwords __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+INLINE vec widen(words w)
+{
+#ifdef PB_DOUBLE
+    return __builtin_convertvector((floats)w, vec);
+#else
+    return (floats)w;
+#endif
+}
+
+INLINE vec lower(words w)
+{
+    return widen(w << 16);
+}
+
+INLINE vec upper(words w)
+{
+    return widen(w & 0xffff0000u);
+}
+
 INLINE vec all(real x)
 {
     return x - (vec){0};
@@ -196,8 +220,9 @@ INLINE vec verfc(vec x)
 
 // ---------------------------------------------------------------- products
 
+// Either w or h, the panel's weights in bfloat16, is NULL.
 INLINE void panel_rows(const size_t M, real *y, size_t ldy, const real *x, size_t ldx,
-                       const real *w, size_t k, size_t n, bool accumulate)
+                       const real *w, const uint32_t *h, size_t k, size_t n, bool accumulate)
 {
     vec acc[MR][NV];
     real edge[PB_NR] __attribute__((aligned(64)));
@@ -214,8 +239,16 @@ INLINE void panel_rows(const size_t M, real *y, size_t ldy, const real *x, size_
     for (size_t i = 0; i < k; i++) {
         vec b[NV];
 #pragma GCC unroll 16
-        for (size_t v = 0; v < NV; v++)
-            b[v] = load(w + i * PB_NR + v * VL);
+        for (size_t v = 0; v < NV / 2; v++) {
+            if (h) {
+                words both = *(const uwords *)(h + i * PB_NW + v * VL);
+                b[v] = lower(both);
+                b[v + NV / 2] = upper(both);
+            } else {
+                b[v] = load(w + i * PB_NR + v * VL);
+                b[v + NV / 2] = load(w + i * PB_NR + (v + NV / 2) * VL);
+            }
+        }
 #pragma GCC unroll 16
         for (size_t m = 0; m < M; m++) {
             vec a = all(x[m * ldx + i]);
@@ -237,11 +270,11 @@ INLINE void panel_rows(const size_t M, real *y, size_t ldy, const real *x, size_
 
 #define ROWS_CASE(M)                                                                               \
     case M:                                                                                        \
-        panel_rows(M <= MR ? M : MR, y, ldy, x, ldx, w, k, n, accumulate);                         \
+        panel_rows(M <= MR ? M : MR, y, ldy, x, ldx, w, h, k, n, accumulate);                      \
         break;
 
-static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
-                  size_t n, bool accumulate)
+INLINE void panel_any(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
+                      const uint32_t *h, size_t R, size_t k, size_t n, bool accumulate)
 {
     while (R) {
         // The last two tiles share what is left evenly.
@@ -266,6 +299,95 @@ static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
         x += m * ldx;
         R -= m;
     }
+}
+
+static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
+                  size_t n, bool accumulate)
+{
+    panel_any(y, ldy, x, ldx, w, NULL, R, k, n, accumulate);
+}
+
+static void panel16(real *y, size_t ldy, const real *x, size_t ldx, const uint32_t *w, size_t R,
+                    size_t k, size_t n, bool accumulate)
+{
+    panel_any(y, ldy, x, ldx, NULL, w, R, k, n, accumulate);
+}
+
+// Squares of 4 x 4, of 32-bit lanes.
+typedef uint32_t quad __attribute__((vector_size(16)));
+typedef uint32_t uquad __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE void turn_square(quad out[4], const uint32_t *w, size_t ld)
+{
+    quad a = *(const uquad *)w, b = *(const uquad *)(w + ld);
+    quad c = *(const uquad *)(w + 2 * ld), d = *(const uquad *)(w + 3 * ld);
+    quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    quad cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    out[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    out[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    out[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+    out[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+}
+
+INLINE real real_of_high(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+INLINE void put_quad(real *t, quad bits)
+{
+#ifdef PB_DOUBLE
+    for (size_t i = 0; i < 4; i++)
+        t[i] = real_of_high(bits[i]);
+#else
+    *(uquad *)t = bits;
+#endif
+}
+
+static void turn(real *t, const real *w, size_t k)
+{
+    size_t i = 0;
+    if (k < PB_NR)
+        memset(t, 0, PB_NR * PB_NR * sizeof *t);
+#ifndef PB_DOUBLE
+    for (; i + 4 <= k; i += 4)
+        for (size_t j = 0; j < PB_NR; j += 4) {
+            quad q[4];
+            turn_square(q, (const uint32_t *)(const void *)(w + i * PB_NR + j), PB_NR);
+#pragma GCC unroll 4
+            for (size_t s = 0; s < 4; s++)
+                put_quad(t + (j + s) * PB_NR + i, q[s]);
+        }
+#endif
+    for (; i < k; i++)
+        for (size_t j = 0; j < PB_NR; j++)
+            t[j * PB_NR + i] = w[i * PB_NR + j];
+}
+
+static void turn16(real *t, const uint32_t *w, size_t k)
+{
+    size_t i = 0;
+    if (k < PB_NR)
+        memset(t, 0, PB_NR * PB_NR * sizeof *t);
+    for (; i + 4 <= k; i += 4)
+        for (size_t j = 0; j < PB_NW; j += 4) {
+            quad q[4];
+            turn_square(q, w + i * PB_NW + j, PB_NW);
+#pragma GCC unroll 4
+            for (size_t s = 0; s < 4; s++) {
+                put_quad(t + (j + s) * PB_NR + i, q[s] << 16);
+                put_quad(t + (j + s + PB_NW) * PB_NR + i, q[s] & 0xffff0000u);
+            }
+        }
+    for (; i < k; i++)
+        for (size_t j = 0; j < PB_NW; j++) {
+            t[j * PB_NR + i] = real_of_high(w[i * PB_NW + j] << 16);
+            t[(j + PB_NW) * PB_NR + i] = real_of_high(w[i * PB_NW + j] & 0xffff0000u);
+        }
 }
 
 INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const real *x,
@@ -606,6 +728,9 @@ extern const pb_kernels NAME(PB_ISA);
 const pb_kernels NAME(PB_ISA) = {
     .isa = TEXT(PB_ISA),
     .panel = panel,
+    .panel16 = panel16,
+    .turn = turn,
+    .turn16 = turn16,
     .dots = dots,
     .axpys = axpys,
     .outer = outer,
