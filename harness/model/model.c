@@ -213,7 +213,7 @@ static pb_err identify(SHA2_CTX *sha, const pb_spec *s, const pb_tensor *x, cons
 // ---------------------------------------------------------------- filling
 
 // Values pass through memory in pieces of about so many, after which a file's pages are given back.
-enum { FILL_PIECE = 1 << 22 };
+enum { FILL_PIECE = 1 << 24 };
 
 // Where a weight's values come from: a tensor, or rows in memory.
 typedef struct origin {
@@ -260,12 +260,15 @@ static size_t fill_panel(const pb_weight *w, const origin *from, size_t row0, re
         pb_tensor_read(from->tensor, first, n * w->in, buffer);
     else
         memcpy(buffer, from->rows + first, n * w->in * sizeof *buffer);
-    for (size_t i = 0; i < n * w->in; i++) {
-        if (w->panels16)
+    if (w->panels16 && !(from->tensor && from->tensor->dtype == PB_BF16))
+        for (size_t i = 0; i < n * w->in; i++)
             buffer[i] = (real)pb_float_of_bfloat(pb_bfloat_of_real(buffer[i]));
+    int bad = 0;
+    for (size_t i = 0; i < n * w->in; i++)
+        bad |= !isfinite(buffer[i]);
+    for (size_t i = 0; bad; i++)
         if (!isfinite(buffer[i]))
             return first + i;
-    }
     pb_pack(w, buffer, row0, n);
     return SIZE_MAX;
 }
@@ -277,7 +280,7 @@ static pb_err fill_panels(const pb_weight *w, const origin *from, real *buffer)
     size_t piece = FILL_PIECE / (PB_NR * w->in) + (size_t)pb_threads();
     for (size_t p0 = 0; p0 < panels && bad == SIZE_MAX; p0 += piece) {
         size_t end = panels - p0 < piece ? panels : p0 + piece;
-#pragma omp parallel for schedule(static) reduction(min : bad) num_threads(pb_threads())
+#pragma omp parallel for schedule(dynamic, 1) reduction(min : bad) num_threads(pb_threads())
         for (size_t p = p0; p < end; p++) {
             real *mine = buffer + (size_t)omp_get_thread_num() * PB_NR * w->in;
             size_t at = fill_panel(w, from, p * PB_NR, mine);
@@ -342,7 +345,7 @@ static pb_err fill_matrix(builder *b, size_t i, const origin *from)
     const pb_weight *w = weight_of(m, s);
     origin made = *from;
     bool merged = b->args->merge && is_linear(s);
-    real *rows = w->v ? w->v : b->rows;
+    real *rows = w->v ? w->v : merged || !b->t ? b->rows : NULL;
     if (is_linear(s) && has_bias(&m->config, s->id - W_LINEAR)) {
         char name[160];
         sb = pb_layout_find(&m->layout, (size_t)s->layer, s->id - W_LINEAR + W_BIAS);
