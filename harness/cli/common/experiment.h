@@ -14,6 +14,7 @@
 typedef struct pb_cache {
     pb_model *model;
     char model_path[4096];
+    pb_storage weights;
     pb_dataset *data;
     char data_key[4400];
 } pb_cache;
@@ -42,6 +43,6 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
                          pb_cache *cache, const pb_experiment_args *args);
 
 // Opens `path`, or gives the model of that path that is open already; frozen.
-pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out);
+pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_model **out);
 
 #endif
