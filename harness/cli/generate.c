@@ -11,6 +11,7 @@
 struct args {
     const char *model, *adapter, *prompt, *chat, *system;
     size_t max_new;
+    pb_storage weights;
 };
 
 static const struct argp_option opts[] = {
@@ -23,6 +24,7 @@ static const struct argp_option opts[] = {
      "\"auto\": the template of the model's folder",
      0},
     {"system", 's', "TEXT", 0, "With --chat: the system message", 0},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -47,6 +49,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 's':
         a->system = arg;
+        break;
+    case PB_KEY_WEIGHTS:
+        if (pb_storage_find(&a->weights, arg))
+            pb_usage_error(state);
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
@@ -135,7 +141,7 @@ static pb_err run(int argc, char **argv)
     int32_t *ids = NULL, *out = NULL;
     char *text = NULL;
     size_t n = 0, cap = 0, len;
-    pb_model_args args = {0};
+    pb_model_args args = {.weights = a.weights};
     PB_GO(pb_model_open(&m, a.model, &args));
     if (!m->tokenizer) {
         err = pb_fail(PB_INPUT, "put tokenizer.bin beside the checkpoint",

@@ -11,6 +11,7 @@ enum { DIGITS = sizeof(real) > 4 ? 17 : 9 }; // enough to read the same number b
 struct args {
     const char *model, *adapter, *tokens, *prompt;
     bool full;
+    pb_storage weights;
 };
 
 static const struct argp_option opts[] = {
@@ -20,6 +21,7 @@ static const struct argp_option opts[] = {
     {"tokens", 't', "IDS", 0, "Token ids, e.g. 1,403,7", 0},
     {"prompt", 'p', "N", 0, "How many of them are the prompt", 0},
     {"json", 'j', 0, 0, "Print as JSON (the only form)", 0},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -42,6 +44,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->prompt = arg;
         break;
     case 'j':
+        break;
+    case PB_KEY_WEIGHTS:
+        if (pb_storage_find(&a->weights, arg))
+            pb_usage_error(state);
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
@@ -91,7 +97,7 @@ static pb_err run(int argc, char **argv)
     int32_t *tokens = NULL, *target = NULL;
     real *weight = NULL, *nll = NULL;
     size_t n, n_prompt;
-    pb_model_args args = {.gradients = true, .trainable = a.full};
+    pb_model_args args = {.trainable = a.full, .weights = a.weights};
     PB_GO(pb_model_open(&m, a.model, &args));
     PB_GO(pb_parse_tokens(a.tokens, m->config.vocab, &tokens, &n));
     PB_GO(pb_parse_size(a.prompt, "--prompt", &n_prompt));

@@ -36,6 +36,7 @@ static const struct argp_option opts[] = {
     {"out", 'o', "FILE.h5", 0, "Write the raw samples there", 0},
     {"format", 'f', "FORM", 0, "text (default), markdown or csv", 0},
     {"quiet", 'q', 0, 0, "No progress", 0},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static void set(struct argp_state *state, const char *key, json_t *v)
@@ -123,6 +124,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'q':
         pb_log_quiet(true);
+        break;
+    case PB_KEY_WEIGHTS:
+        set(state, "weights", json_string(arg));
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);

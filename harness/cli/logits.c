@@ -10,6 +10,7 @@ struct args {
     const char *model, *adapter, *tokens, *text, *prompt;
     size_t greedy, top;
     bool last, json;
+    pb_storage weights;
 };
 
 enum {
@@ -37,6 +38,7 @@ static const struct argp_option opts[] = {
      "Print the logits of the whole vocabulary as JSON: vocab; tokens; first, "
      "the position of the first row; logits, a row per position",
      0},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -74,6 +76,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'j':
         a->json = true;
+        break;
+    case PB_KEY_WEIGHTS:
+        if (pb_storage_find(&a->weights, arg))
+            pb_usage_error(state);
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
@@ -223,7 +229,7 @@ static pb_err run(int argc, char **argv)
     int32_t *tokens = NULL;
     real *logits = NULL;
     size_t *rows = NULL, n = 0, n_prompt, total, first, V;
-    pb_model_args args = {0};
+    pb_model_args args = {.weights = a.weights};
     PB_GO(pb_model_open(&m, a.model, &args));
     V = m->config.vocab;
     PB_GO(read_tokens(&a, m, &tokens, &n));

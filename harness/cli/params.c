@@ -10,6 +10,7 @@ struct args {
     const char *model, *budget, *only, *format;
     const char *set[32];
     size_t n_set;
+    pb_storage weights;
 };
 
 static const struct argp_option opts[] = {
@@ -19,6 +20,7 @@ static const struct argp_option opts[] = {
     {"method", 'x', "NAME", 0, "Only this method", 0},
     {"set", 's', "KEY=VALUE", 0, "Option of that method (may be repeated)", 0},
     {"format", 'f', "FORM", 0, "text (default) or csv", 0},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -43,6 +45,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "text") && strcmp(arg, "csv"))
             argp_error(state, "--format is \"%s\", not text or csv", arg);
         a->format = arg;
+        break;
+    case PB_KEY_WEIGHTS:
+        if (pb_storage_find(&a->weights, arg))
+            pb_usage_error(state);
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
@@ -170,7 +176,7 @@ static pb_err run(int argc, char **argv)
         if (!only)
             return PB_USAGE;
     }
-    pb_model_args args = {0};
+    pb_model_args args = {.weights = a.weights};
     PB_GO(pb_model_open(&m, a.model, &args));
     if (a.budget)
         PB_GO(pb_budget_parse(a.budget, &m->config, &budget));
@@ -178,7 +184,8 @@ static pb_err run(int argc, char **argv)
         printf("method,knob,trainable,percent,residual,resident_bytes,decode_flops,prefill_flops,"
                "regions,why\n");
     else {
-        printf("backbone: %zu parameters", pb_config_params(&m->config));
+        printf("backbone: %zu parameters, %.1f MB in memory (%s)", pb_config_params(&m->config),
+               (double)pb_model_resident(m) / 1e6, pb_model_storage(m));
         if (budget)
             printf("; budget: %zu (%.3f%%)", budget,
                    100 * (double)budget / (double)pb_config_params(&m->config));

@@ -29,6 +29,8 @@ static const struct argp_option opts[] = {
     {"tokenizer", 'T', "FILE", 0,
      "Tokenizer, e.g. of `pedrobench tokenizer train` (default: bytes)", 0},
     {"steps", 'n', "N", 0, "Optimizer steps (default 1000)", 0},
+    {"stop", 'x', "N", 0,
+     "End at this step of the schedule that --steps gives (default: all of it)", 0},
     {"batch-tokens", 'B', "N", 0, "Tokens per step (default 4096)", 0},
     {"lr", 'l', "RATE", 0, "Peak learning rate (default 3e-3)", 0},
     {"seed", 'S', "N", 0, "Seed (default 1)", 0},
@@ -97,6 +99,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'n':
         put(state, a->recipe, "steps", arg);
+        break;
+    case 'x':
+        put(state, a->recipe, "stop", arg);
         break;
     case 'B':
         put(state, a->recipe, "batch_tokens", arg);

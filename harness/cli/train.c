@@ -52,6 +52,7 @@ static const struct argp_option opts[] = {
     {"train-examples", KEY_NTRAIN, "N", 0, "Use at most so many (default: the task's)", 1},
     {"valid-examples", KEY_NVALID, "N", 0, "Likewise", 1},
     {"test-examples", KEY_NTEST, "N", 0, "Likewise", 1},
+    PB_WEIGHTS_OPTION,
     {0}};
 
 static void put_size(struct argp_state *state, json_t *obj, const char *key, const char *arg)
@@ -155,6 +156,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_NTEST:
         put_size(state, child(c, "limit"), "test", arg);
+        break;
+    case PB_KEY_WEIGHTS:
+        json_object_set_new(c, "weights", json_string(arg));
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);

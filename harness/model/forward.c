@@ -213,8 +213,7 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
     // Published implementations of Gemma round this root to the type they compute in (45.25 instead
     // of 45.2548 for a width of 2048 in bfloat16). Here computation is in float, and so is the
     // root.
-    pb_mat *x = pb_embed(c, m->embed, c->record ? m->dembed : NULL, g->vocab, g->width,
-                         g->embed_scaled ? sqrt((double)g->width) : 1, tokens);
+    pb_mat *x = pb_embed(c, &m->embed, g->embed_scaled ? sqrt((double)g->width) : 1, tokens);
     for (size_t l = 0; l < g->layers; l++) {
         const pb_layer *w = &m->layer[l];
         pb_mat *y[3];
@@ -439,9 +438,6 @@ static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants,
     for (size_t t = 0; t < n; t++)
         if (pb_config_same_geometry(&m->config, &tenants[t]->config))
             return pb_context(PB_INPUT, "tenant %zu (%s)", t, tenants[t]->method->name);
-    if (limits->train && n && !m->head.panels_t)
-        return pb_fail(PB_INTERNAL, "open the model with gradients",
-                       "the backbone has no transposed weights to send gradients through");
     PB_TRY(make_groups(st));
     // Headers and index lists are small; the address space is reserved, pages come when touched.
     PB_TRY(pb_arena_init(&st->heads, "step headers",

@@ -3,9 +3,12 @@
 
 #include "core/file.h"
 #include "core/hash.h"
+#include "core/threads.h"
+#include "model/numbers.h"
 #include "model/source.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,14 +34,6 @@ static size_t norm_size(const pb_config *c, int id)
     if (id >= PB_NORM_Q)
         return c->qk_norm ? c->head_dim : 0;
     return id < PB_NORM_ATTN_OUT || c->post_norms ? c->width : 0;
-}
-
-static size_t layer_norms(const pb_config *c)
-{
-    size_t n = 0;
-    for (int i = 0; i < PB_N_NORMS; i++)
-        n += norm_size(c, i);
-    return n;
 }
 
 // Where post norms exist, the name that others use for the second norm means the first of them.
@@ -93,137 +88,109 @@ pb_err pb_model_layout(pb_layout *l, const pb_config *c)
     return pb_layout_finish(l, c->layers);
 }
 
-// Lays the model's memory out; called dry for the size, then for the addresses.
-static void place(pb_model *m, pb_arena *a, bool transposed, bool trainable, bool real_memory)
+pb_err pb_storage_find(pb_storage *out, const char *name)
+{
+    static const char *const names[] = {"auto", "fp32", "bf16"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) {
+            *out = (pb_storage)i;
+            return PB_OK;
+        }
+    return pb_fail(PB_USAGE, "auto, fp32 or bf16", "weights are kept as \"%.40s\"", name);
+}
+
+static bool is_linear(const pb_spec *s)
+{
+    return s->id >= W_LINEAR && s->id < W_BIAS;
+}
+
+static pb_weight *weight_of(pb_model *m, const pb_spec *s)
+{
+    return s->id == W_EMBED  ? &m->embed
+           : s->id == W_HEAD ? &m->head
+                             : &m->layer[s->layer].lin[s->id - W_LINEAR];
+}
+
+// Where the values of a frozen norm or bias are.
+static real *vector_of(const pb_model *m, const pb_spec *s)
+{
+    const pb_layer *l = s->layer >= 0 ? &m->layer[s->layer] : NULL;
+    return (real *)(s->id == W_NORM    ? m->norm.v
+                    : s->id < W_LINEAR ? l->norm[s->id - W_NORMS].v
+                                       : l->lin[s->id - W_BIAS].bias);
+}
+
+// Whether a matrix is kept in bfloat16; x is the file's, or NULL.
+static bool is_narrow(const pb_spec *s, const pb_tensor *x, const pb_model_args *args)
+{
+    if (args->trainable || pb_weight_is_vector(s))
+        return false;
+    if (args->weights != PB_STORE_AUTO)
+        return args->weights == PB_STORE_BF16;
+    return x && x->dtype == PB_BF16 && !(args->merge && is_linear(s));
+}
+
+// Lays the model's memory out; called dry for the size, then for the addresses. `narrow` says for
+// every weight whether it is kept in bfloat16.
+static void place(pb_model *m, pb_arena *a, const bool *narrow, bool trainable, bool real_memory)
 {
     const pb_config *c = &m->config;
-    size_t C = c->width;
     real *v = NULL, *d = NULL;
     if (trainable) {
         v = PB_NEW(a, real, m->layout.size);
         d = PB_NEW(a, real, m->layout.size);
-        if (real_memory)
-            m->params = (pb_params){&m->layout, NULL, v, d};
     }
     double *freq = PB_NEW(a, double, c->head_dim / 2);
-    real *embed = trainable ? v : PB_NEW(a, real, c->vocab * C);
     pb_layer *layers = PB_NEW(a, pb_layer, c->layers);
-    real *norms = trainable ? NULL : PB_NEW(a, real, c->layers * layer_norms(c) + C);
     if (real_memory) {
+        m->params = (pb_params){trainable ? &m->layout : NULL, NULL, v, d};
         m->inv_freq = freq;
         m->layer = layers;
-        m->embed = embed;
-        m->dembed = d;
         memset(layers, 0, c->layers * sizeof *layers);
-        m->norm = (pb_vector){norms, NULL};
-        for (size_t i = 0, at = C; norms && i < c->layers; i++)
-            for (int t = 0; t < PB_N_NORMS; at += norm_size(c, t++))
-                if (norm_size(c, t))
-                    layers[i].norm[t].v = norms + at;
     }
-    for (size_t i = 0; i <= c->layers; i++)
-        for (int t = 0; t < PB_N_LINEARS; t++) {
-            bool head = i == c->layers;
-            if (head && t)
-                break;
-            size_t out = head ? c->vocab : pb_linear_out(c, (pb_linear_id)t);
-            size_t in = head ? C : pb_linear_in(c, (pb_linear_id)t);
-            pb_weight w = {.out = out, .in = in};
-            w.panels = PB_NEW(a, real, pb_panels_size(out, in));
-            if (transposed)
-                w.panels_t = PB_NEW(a, real, pb_panels_size(in, out));
-            real *bias = !head && has_bias(c, t) && !trainable ? PB_NEW(a, real, out) : NULL;
-            w.bias = bias;
+    for (size_t i = 0; i < m->layout.n; i++) {
+        const pb_spec *s = &m->layout.spec[i];
+        if (pb_weight_is_vector(s)) {
+            pb_vector x = {trainable ? v + s->offset : PB_NEW(a, real, s->cols),
+                           trainable ? d + s->offset : NULL};
             if (!real_memory)
                 continue;
-            if (head)
-                m->head = w;
-            else
-                layers[i].lin[t] = w;
-        }
-    if (!real_memory || !trainable)
-        return;
-    for (size_t k = 0; k < m->layout.n; k++) {
-        const pb_spec *s = &m->layout.spec[k];
-        real *sv = v + s->offset, *sd = d + s->offset;
-        pb_layer *l = s->layer >= 0 ? &layers[s->layer] : NULL;
-        if (s->id == W_EMBED) {
-            m->embed = sv;
-            m->dembed = sd;
-            if (c->tied) {
-                m->head.v = sv;
-                m->head.d = sd;
+            if (s->id == W_NORM) {
+                m->norm = x;
+            } else if (s->id < W_LINEAR) {
+                layers[s->layer].norm[s->id - W_NORMS] = x;
+            } else {
+                layers[s->layer].lin[s->id - W_BIAS].bias = x.v;
+                layers[s->layer].lin[s->id - W_BIAS].dbias = x.d;
             }
-        } else if (s->id == W_HEAD) {
-            m->head.v = sv;
-            m->head.d = sd;
-        } else if (s->id == W_NORM) {
-            m->norm = (pb_vector){sv, sd};
-        } else if (s->id < W_LINEAR) {
-            l->norm[s->id - W_NORMS] = (pb_vector){sv, sd};
-        } else if (s->id >= W_BIAS) {
-            l->lin[s->id - W_BIAS].bias = sv;
-            l->lin[s->id - W_BIAS].dbias = sd;
-        } else {
-            l->lin[s->id - W_LINEAR].v = sv;
-            l->lin[s->id - W_LINEAR].d = sd;
+            continue;
         }
+        pb_weight w = {.out = s->rows, .in = s->cols};
+        size_t size = pb_panels_size(w.out, w.in);
+        if (trainable) {
+            w.v = v + s->offset;
+            w.d = d + s->offset;
+        }
+        if (narrow[i])
+            w.panels16 = PB_NEW(a, uint32_t, size / 2);
+        else if (!trainable || c->tied || s->id != W_EMBED) // rows are looked up in v
+            w.panels = PB_NEW(a, real, size);
+        if (real_memory)
+            *weight_of(m, s) = w;
+        if (real_memory && c->tied && s->id == W_EMBED)
+            m->head = w;
     }
-}
-
-static void pack(pb_weight *w, const real *rows)
-{
-    pb_pack(w->panels, rows, 0, w->out, w->in);
-    if (w->panels_t)
-        pb_pack_transposed(w->panels_t, w->panels, w->out, w->in);
 }
 
 void pb_model_repack(pb_model *m)
 {
-    size_t n = m->config.layers * PB_N_LINEARS;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i <= n; i++) {
-        pb_weight *w = i == n ? &m->head : &m->layer[i / PB_N_LINEARS].lin[i % PB_N_LINEARS];
-        pack(w, w->v);
+    for (size_t i = 0; i < m->layout.n; i++) {
+        const pb_spec *s = &m->layout.spec[i];
+        const pb_weight *w = pb_weight_is_vector(s) ? NULL : weight_of(m, s);
+        if (w && w->panels)
+            pb_pack(w, w->v, 0, w->out);
     }
-}
-
-// Puts one weight (real values in `rows`) where it belongs.
-static pb_err put(pb_model *m, const pb_spec *s, real *rows, real *bias, const pb_model_args *args)
-{
-    size_t C = m->config.width;
-    if (args->merge && s->id >= W_LINEAR && s->id < W_BIAS) {
-        const pb_adapter *a = args->merge;
-        if (!a->method->merge)
-            return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
-                           "method %s cannot be merged into the backbone exactly", a->method->name);
-        pb_merge_args ma = {
-            &m->config, (size_t)s->layer, (pb_linear_id)(s->id - W_LINEAR), rows, bias,
-            s->rows,    s->cols};
-        PB_TRY(a->method->merge(&a->params, &ma));
-    }
-    if (m->params.v) {
-        if (s->id < W_BIAS) // a bias came with its linear, which may have been merged
-            memcpy(m->params.v + s->offset, rows, s->rows * s->cols * sizeof *rows);
-        return PB_OK;
-    }
-    pb_layer *l = s->layer >= 0 ? &m->layer[s->layer] : NULL;
-    if (s->id == W_EMBED) {
-        memcpy(m->embed, rows, s->rows * C * sizeof *rows);
-        if (m->config.tied)
-            pack(&m->head, rows);
-    } else if (s->id == W_HEAD) {
-        pack(&m->head, rows);
-    } else if (s->id < W_LINEAR) {
-        const real *to = l ? l->norm[s->id - W_NORMS].v : m->norm.v;
-        memcpy((real *)to, rows, s->cols * sizeof *rows);
-    } else if (s->id < W_BIAS) {
-        pb_weight *w = &l->lin[s->id - W_LINEAR];
-        pack(w, rows);
-        if (bias)
-            memcpy((real *)w->bias, bias, s->rows * sizeof *bias);
-    }
-    return PB_OK;
 }
 
 // Adds a weight to the model's identity: its name and the digest of its values, so that neither
@@ -243,91 +210,238 @@ static pb_err identify(SHA2_CTX *sha, const pb_spec *s, const pb_tensor *x, cons
     return PB_OK;
 }
 
+// ---------------------------------------------------------------- filling
+
+// Values pass through memory in pieces of about so many, after which a file's pages are given back.
+enum { FILL_PIECE = 1 << 24 };
+
+// Where a weight's values come from: a tensor, or rows in memory.
+typedef struct origin {
+    const char *name;
+    const pb_tensor *tensor;
+    const real *rows;
+} origin;
+
+static pb_err bad_value(const origin *from, size_t at)
+{
+    real v = 0;
+    if (from->tensor)
+        pb_tensor_read(from->tensor, at, 1, &v);
+    else
+        v = from->rows[at];
+    if (isfinite(v))
+        return pb_fail(PB_INPUT, "keep the weights in fp32",
+                       "tensor \"%s\" has the value %g at %zu, too large for bf16", from->name,
+                       (double)v, at);
+    return pb_fail(PB_INPUT, NULL, "tensor \"%s\" has the value %g at %zu", from->name, (double)v,
+                   at);
+}
+
+static pb_err read_values(real *to, const origin *from, size_t n)
+{
+    size_t bad = SIZE_MAX;
+    for (size_t first = 0; first < n && bad == SIZE_MAX; first += FILL_PIECE) {
+        size_t m = n - first < FILL_PIECE ? n - first : FILL_PIECE;
+        pb_tensor_read(from->tensor, first, m, to + first);
+#pragma omp parallel for schedule(static) reduction(min : bad)
+        for (size_t i = first; i < first + m; i++)
+            if (!isfinite(to[i]) && i < bad)
+                bad = i;
+        pb_tensors_release_part(from->tensor, first, m);
+    }
+    return bad == SIZE_MAX ? PB_OK : bad_value(from, bad);
+}
+
+// One panel's rows: read, rounded, packed. Returns the position of a value that cannot be kept.
+static size_t fill_panel(const pb_weight *w, const origin *from, size_t row0, real *buffer)
+{
+    size_t n = w->out - row0 < PB_NR ? w->out - row0 : PB_NR, first = row0 * w->in;
+    if (from->tensor)
+        pb_tensor_read(from->tensor, first, n * w->in, buffer);
+    else
+        memcpy(buffer, from->rows + first, n * w->in * sizeof *buffer);
+    if (w->panels16 && !(from->tensor && from->tensor->dtype == PB_BF16))
+        for (size_t i = 0; i < n * w->in; i++)
+            buffer[i] = (real)pb_float_of_bfloat(pb_bfloat_of_real(buffer[i]));
+    int bad = 0;
+    for (size_t i = 0; i < n * w->in; i++)
+        bad |= !isfinite(buffer[i]);
+    for (size_t i = 0; bad; i++)
+        if (!isfinite(buffer[i]))
+            return first + i;
+    pb_pack(w, buffer, row0, n);
+    return SIZE_MAX;
+}
+
+// `buffer` has room for NR rows per thread.
+static pb_err fill_panels(const pb_weight *w, const origin *from, real *buffer)
+{
+    size_t panels = (w->out + PB_NR - 1) / PB_NR, bad = SIZE_MAX;
+    size_t piece = FILL_PIECE / (PB_NR * w->in) + (size_t)pb_threads();
+    for (size_t p0 = 0; p0 < panels && bad == SIZE_MAX; p0 += piece) {
+        size_t end = panels - p0 < piece ? panels : p0 + piece;
+#pragma omp parallel for schedule(dynamic, 1) reduction(min : bad) num_threads(pb_threads())
+        for (size_t p = p0; p < end; p++) {
+            real *mine = buffer + (size_t)omp_get_thread_num() * PB_NR * w->in;
+            size_t at = fill_panel(w, from, p * PB_NR, mine);
+            bad = at < bad ? at : bad;
+        }
+        if (from->tensor) {
+            size_t last = end * PB_NR < w->out ? end * PB_NR : w->out;
+            pb_tensors_release_part(from->tensor, p0 * PB_NR * w->in, (last - p0 * PB_NR) * w->in);
+        }
+    }
+    return bad == SIZE_MAX ? PB_OK : bad_value(from, bad);
+}
+
+// What building a model needs for a while.
+typedef struct builder {
+    pb_model *m;
+    const pb_tensors *t; // or NULL: initial values
+    uint64_t seed;
+    const pb_model_args *args;
+    SHA2_CTX sha;
+    bool *narrow; // (layout.n)
+    real *rows;   // one matrix, where it is needed at once
+    real *buffer; // (threads, NR, largest in)
+} builder;
+
+static pb_err merge(const builder *b, const pb_spec *s, real *rows, real *bias)
+{
+    const pb_adapter *a = b->args->merge;
+    if (!a->method->merge)
+        return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
+                       "method %s cannot be merged into the backbone exactly", a->method->name);
+    pb_merge_args ma = {
+        &b->m->config, (size_t)s->layer, (pb_linear_id)(s->id - W_LINEAR), rows, bias,
+        s->rows,       s->cols};
+    return a->method->merge(&a->params, &ma);
+}
+
+// Reads or makes the values of a weight at `to`.
+static pb_err make_values(const builder *b, real *to, size_t i, const origin *from)
+{
+    const pb_layout *l = &b->m->layout;
+    if (from->tensor)
+        return read_values(to, from, l->spec[i].rows * l->spec[i].cols);
+    pb_params_init_one(to, l, i, b->seed);
+    return PB_OK;
+}
+
+static pb_err fill_vector(builder *b, size_t i, const origin *from)
+{
+    pb_model *m = b->m;
+    const pb_spec *s = &m->layout.spec[i];
+    real *to = vector_of(m, s);
+    if (s->id < W_BIAS) // a bias came with its linear, which may have been merged
+        PB_TRY(make_values(b, to, i, from));
+    return identify(&b->sha, s, from->tensor, to);
+}
+
+static pb_err fill_matrix(builder *b, size_t i, const origin *from)
+{
+    pb_model *m = b->m;
+    const pb_spec *s = &m->layout.spec[i], *sb = NULL;
+    const pb_weight *w = weight_of(m, s);
+    origin made = *from;
+    bool merged = b->args->merge && is_linear(s);
+    real *rows = w->v ? w->v : merged || !b->t ? b->rows : NULL;
+    if (is_linear(s) && has_bias(&m->config, s->id - W_LINEAR)) {
+        char name[160];
+        sb = pb_layout_find(&m->layout, (size_t)s->layer, s->id - W_LINEAR + W_BIAS);
+        PB_TRY(pb_weight_name(name, sb));
+        origin bias = {name, b->t ? pb_tensors_find(b->t, name) : NULL, NULL};
+        PB_TRY(make_values(b, vector_of(m, sb), (size_t)(sb - m->layout.spec), &bias));
+    }
+    if (rows)
+        PB_TRY(make_values(b, rows, i, from));
+    PB_TRY(identify(&b->sha, s, from->tensor, rows));
+    if (merged)
+        PB_TRY(merge(b, s, rows, sb ? vector_of(m, sb) : NULL));
+    if (w->v) // packed when all is there
+        return PB_OK;
+    if (rows) {
+        made.tensor = NULL;
+        made.rows = rows;
+    }
+    return fill_panels(w, &made, b->buffer);
+}
+
+static pb_err fill(builder *b)
+{
+    const pb_layout *l = &b->m->layout;
+    char name[160];
+    for (size_t i = 0; i < l->n; i++) {
+        const pb_spec *s = &l->spec[i];
+        PB_TRY(pb_weight_name(name, s));
+        origin from = {name, b->t ? pb_tensors_find(b->t, name) : NULL, NULL};
+        PB_TRY(pb_weight_is_vector(s) ? fill_vector(b, i, &from) : fill_matrix(b, i, &from));
+    }
+    SHA256End(&b->sha, b->m->sha256);
+    return PB_OK;
+}
+
+// Names and shapes are checked, and the way each weight is kept is decided, before memory is spent.
+static pb_err plan(builder *b)
+{
+    const pb_layout *l = &b->m->layout;
+    size_t largest = 0, widest = 0;
+    char name[160];
+    if (b->args->trainable && b->args->weights == PB_STORE_BF16)
+        return pb_fail(PB_UNSUPPORTED, "leave out bf16", "weights that are trained stay in fp32");
+    b->narrow = calloc(l->n, sizeof *b->narrow);
+    if (!b->narrow)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a model");
+    for (size_t i = 0; i < l->n; i++) {
+        const pb_spec *s = &l->spec[i];
+        bool vector = pb_weight_is_vector(s);
+        const pb_tensor *x = NULL;
+        PB_TRY(pb_weight_name(name, s));
+        if (b->t)
+            PB_TRY(
+                pb_tensors_need(b->t, name, vector ? s->cols : s->rows, vector ? 0 : s->cols, &x));
+        b->narrow[i] = is_narrow(s, x, b->args);
+        // Initial values are made, and adapters folded, a matrix at a time.
+        if (!vector && (!b->t || (b->args->merge && is_linear(s))) && s->rows * s->cols > largest)
+            largest = s->rows * s->cols;
+        if (!vector && s->cols > widest)
+            widest = s->cols;
+    }
+    if (b->args->trainable)
+        return PB_OK;
+    b->rows = largest ? malloc(largest * sizeof *b->rows) : NULL;
+    b->buffer = malloc((size_t)pb_threads() * PB_NR * widest * sizeof *b->buffer);
+    if (!b->buffer || (largest && !b->rows))
+        return pb_fail(PB_MEMORY, NULL, "no memory for a tensor of %zu values", largest);
+    return PB_OK;
+}
+
 static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t, uint64_t seed,
                     const pb_model_args *args)
 {
     pb_err err = PB_OK;
-    real *rows = NULL, *bias = NULL;
-    pb_params init = {0};
-    pb_model *m = calloc(1, sizeof *m);
-    SHA2_CTX sha;
-    SHA256Init(&sha);
+    builder b = {.t = t, .seed = seed, .args = args};
+    pb_model *m = b.m = calloc(1, sizeof *m);
+    SHA256Init(&b.sha);
     *out = m;
     if (!m)
         return pb_fail(PB_MEMORY, NULL, "no memory for a model");
     m->config = *config;
     PB_GO(pb_config_check(config));
     PB_GO(pb_model_layout(&m->layout, config));
-    // Names and shapes are checked before memory is spent.
-    size_t largest = 0;
-    char name[160];
-    const pb_tensor *x;
-    for (size_t i = 0; i < m->layout.n; i++) {
-        const pb_spec *s = &m->layout.spec[i];
-        bool vector = pb_weight_is_vector(s);
-        PB_GO(pb_weight_name(name, s));
-        if (t)
-            PB_GO(pb_tensors_need(t, name, vector ? s->cols : s->rows, vector ? 0 : s->cols, &x));
-        if (s->rows * s->cols > largest)
-            largest = s->rows * s->cols;
-    }
-    bool trainable = args->trainable, transposed = args->gradients || trainable;
+    PB_GO(plan(&b));
     pb_arena measure = {.name = "model"};
-    place(m, &measure, transposed, trainable, false);
+    place(m, &measure, b.narrow, args->trainable, false);
     PB_GO(pb_arena_init(&m->memory, "model", measure.peak + 64));
-    place(m, &m->memory, transposed, trainable, true);
-    rows = malloc(largest * sizeof *rows);
-    bias = malloc((config->width + pb_q_width(config) + pb_kv_width(config) + config->ffn) *
-                  sizeof *bias);
-    init.v = t ? NULL : malloc(m->layout.size * sizeof(real));
-    if (!rows || !bias || (!t && !init.v)) {
-        err = pb_fail(PB_MEMORY, NULL, "no memory for a tensor of %zu values", largest);
-        goto done;
-    }
-    if (!t) {
-        init.layout = &m->layout;
-        pb_params_init(&init, seed);
-    }
-    for (size_t i = 0; i < m->layout.n; i++) {
-        const pb_spec *s = &m->layout.spec[i];
-        size_t n = s->rows * s->cols;
-        if (t) {
-            PB_GO(pb_weight_name(name, s));
-            x = pb_tensors_find(t, name);
-            pb_tensor_read(x, 0, n, rows);
-            for (size_t k = 0; k < n; k++)
-                if (!isfinite(rows[k])) {
-                    err = pb_fail(PB_INPUT, NULL, "tensor \"%s\" has the value %g at %zu", name,
-                                  (double)rows[k], k);
-                    goto done;
-                }
-        } else {
-            memcpy(rows, init.v + s->offset, n * sizeof *rows);
-        }
-        PB_GO(identify(&sha, s, t ? x : NULL, rows));
-        const pb_spec *b = NULL;
-        if (s->id >= W_LINEAR && s->id < W_BIAS && has_bias(config, s->id - W_LINEAR))
-            b = pb_layout_find(&m->layout, (size_t)s->layer, s->id - W_LINEAR + W_BIAS);
-        if (b && t) {
-            PB_GO(pb_weight_name(name, b));
-            pb_tensor_read(pb_tensors_find(t, name), 0, b->cols, bias);
-        } else if (b) {
-            memset(bias, 0, b->cols * sizeof *bias);
-        }
-        PB_GO(put(m, s, rows, b ? bias : NULL, args));
-        if (t)
-            pb_tensors_release(x);
-        if (b && m->params.v) // a merged bias
-            memcpy(m->params.v + b->offset, bias, b->cols * sizeof *bias);
-    }
-    SHA256End(&sha, m->sha256);
-    if (trainable)
+    place(m, &m->memory, b.narrow, args->trainable, true);
+    PB_GO(fill(&b));
+    if (args->trainable)
         pb_model_repack(m);
     pb_config_inv_freq(config, m->inv_freq);
 done:
-    free(rows);
-    free(bias);
-    free(init.v);
+    free(b.narrow);
+    free(b.rows);
+    free(b.buffer);
     if (err) {
         pb_model_close(m);
         *out = NULL;
@@ -393,25 +507,26 @@ size_t pb_model_resident(const pb_model *m)
     return m->memory.size;
 }
 
+const char *pb_model_storage(const pb_model *m)
+{
+    bool some[2] = {false, false};
+    for (size_t i = 0; i < m->layout.n; i++) {
+        const pb_spec *s = &m->layout.spec[i];
+        if (!pb_weight_is_vector(s))
+            some[weight_of((pb_model *)m, s)->panels16 != NULL] = true;
+    }
+    return !some[1] ? "fp32" : some[0] ? "bf16 and fp32" : "bf16";
+}
+
 static const real *weight_values(const pb_model *m, const pb_spec *s, real *tmp)
 {
     if (m->params.v)
         return m->params.v + s->offset;
-    const pb_layer *l = s->layer >= 0 ? &m->layer[s->layer] : NULL;
-    switch (s->id) {
-    case W_EMBED:
-        return m->embed;
-    case W_NORM:
-        return m->norm.v;
-    default:
-        if (s->id >= W_NORMS && s->id < W_LINEAR)
-            return l->norm[s->id - W_NORMS].v;
-        if (s->id >= W_BIAS)
-            return l->lin[s->id - W_BIAS].bias;
-        const pb_weight *w = s->id == W_HEAD ? &m->head : &l->lin[s->id - W_LINEAR];
-        pb_unpack(tmp, w->panels, w->out, w->in);
-        return tmp;
-    }
+    if (pb_weight_is_vector(s))
+        return vector_of(m, s);
+    const pb_weight *w = weight_of((pb_model *)m, s);
+    pb_unpack(tmp, w, 0, w->out);
+    return tmp;
 }
 
 pb_err pb_model_save(const pb_model *m, const char *folder, bool bf16)

@@ -28,11 +28,10 @@ typedef struct pb_layer {
 typedef struct pb_model {
     pb_config config;
     pb_arena memory;
-    real *embed, *dembed; // (V,C)
-    pb_layer *layer;      // (L)
-    pb_vector norm;       // (C)
-    pb_weight head;       // (V,C); tied: packed from the embedding
-    double *inv_freq;     // (D/2)
+    pb_weight embed, head; // (V,C); tied: the same panels
+    pb_layer *layer;       // (L)
+    pb_vector norm;        // (C)
+    double *inv_freq;      // (D/2)
     // All weights in one block, when they are trained: matrices named as in files.
     pb_layout layout;
     pb_params params;
@@ -41,11 +40,23 @@ typedef struct pb_model {
     char sha256[65];   // of the weights as loaded
 } pb_model;
 
+// How frozen matrices are kept; computation is in fp32. Where a file has bfloat16, nothing is lost:
+// results are the same bits as with fp32. Matrices that an adapter is folded into have other values
+// than the file's, so that PB_STORE_AUTO keeps them in fp32.
+typedef enum pb_storage {
+    PB_STORE_AUTO, // each as its file has it: bf16, or else fp32
+    PB_STORE_FP32,
+    PB_STORE_BF16 // all rounded, to nearest even
+} pb_storage;
+
 typedef struct pb_model_args {
-    bool gradients;          // gradients will pass through: keep transposed panels too
-    bool trainable;          // train all weights (implies gradients)
+    bool trainable;          // train all weights: they are kept in fp32
     const pb_adapter *merge; // fold this adapter into the weights
+    pb_storage weights;
 } pb_model_args;
+
+// "auto", "fp32" or "bf16".
+pb_err pb_storage_find(pb_storage *out, const char *name);
 
 // Opens whatever source.h can: a Hugging Face folder (safetensors, or random weights by a seed), a
 // GGUF file, or a llama2.c checkpoint with tokenizer.bin beside it.
@@ -65,7 +76,9 @@ pb_err pb_model_save(const pb_model *m, const char *folder, bool bf16);
 // Reads only the configuration.
 pb_err pb_model_config(pb_config *c, const char *path);
 
-// Bytes of the frozen weights in memory.
+// Bytes of the frozen weights in memory, and what their matrices are kept in: "fp32", "bf16" or
+// "bf16 and fp32".
 size_t pb_model_resident(const pb_model *m);
+const char *pb_model_storage(const pb_model *m);
 
 #endif

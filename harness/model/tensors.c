@@ -465,14 +465,20 @@ pb_err pb_tensors_need(const pb_tensors *t, const char *name, size_t rows, size_
     return err && t->path ? pb_context(err, "%.300s", t->path) : err;
 }
 
-void pb_tensors_release(const pb_tensor *x)
+void pb_tensors_release_part(const pb_tensor *x, size_t first, size_t n)
 {
-    // Whole pages inside the tensor alone: its neighbours may still be in use.
+    // Whole pages inside the part alone: its neighbours may still be in use.
     enum { PAGE = 4096 };
     if (!x->mapped || !x->data)
         return;
-    uintptr_t begin = ((uintptr_t)x->data + PAGE - 1) / PAGE * PAGE;
-    uintptr_t end = ((uintptr_t)x->data + tensor_bytes(x)) / PAGE * PAGE;
+    uintptr_t data = (uintptr_t)x->data;
+    uintptr_t begin = (data + pb_dtype_bytes(x->dtype, first) + PAGE - 1) / PAGE * PAGE;
+    uintptr_t end = (data + pb_dtype_bytes(x->dtype, first + n)) / PAGE * PAGE;
     if (begin < end)
         (void)madvise((void *)begin, end - begin, MADV_DONTNEED); // advice: failing changes nothing
+}
+
+void pb_tensors_release(const pb_tensor *x)
+{
+    pb_tensors_release_part(x, 0, x->count);
 }

@@ -56,8 +56,10 @@ pb_err pb_tensors_need(const pb_tensors *t, const char *name, size_t rows, size_
 
 // Converts n floating-point elements from `first` on; in parallel when they are many.
 void pb_tensor_read(const pb_tensor *t, size_t first, size_t n, real *out);
-// Gives the pages of a mapped tensor back to the system; reading it again reads the file again.
+// Gives the pages of a mapped tensor, or of n elements from `first` on, back to the system; reading
+// it again reads the file again.
 void pb_tensors_release(const pb_tensor *t);
+void pb_tensors_release_part(const pb_tensor *t, size_t first, size_t n);
 // SHA-256 of the values, whatever the dtype: BF16 values hash as the same values in F32. Computed
 // in pieces, in parallel. A random tensor hashes by its seed and parameters.
 pb_err pb_tensor_digest(const pb_tensor *t, char out[PB_HASH_LEN]);

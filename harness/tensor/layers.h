@@ -4,35 +4,39 @@
 
 #include "tensor/context.h"
 
-// A backbone matrix W (out,in), packed into panels: ceil(out/NR) blocks of (in, NR), zero-padded.
-// The transposed panels exist when gradients pass through; v and d when W itself is trained.
+// A backbone matrix W (out,in), packed into panels: ceil(out/NR) blocks of (in, NR), zero-padded,
+// as numbers or in bfloat16 (see kernels.h); v and d when W itself is trained.
 typedef struct pb_weight {
     size_t out, in;
-    real *panels;
-    real *panels_t;
-    const real *bias; // (out) or NULL
-    real *v, *d;      // (out,in) row-major, or NULL
+    real *panels;       // one of the two
+    uint32_t *panels16; //
+    const real *bias;   // (out) or NULL
+    real *v, *d;        // (out,in) row-major, or NULL
     real *dbias;
 } pb_weight;
 
-static inline size_t pb_panels_size(size_t out, size_t in)
+static inline size_t pb_panels_size(size_t out, size_t in) // values
 {
     return (out + PB_NR - 1) / PB_NR * PB_NR * in;
 }
-// Packs rows row0..row0+n of W, given row-major, into panels. row0 is a multiple of NR.
-void pb_pack(real *panels, const real *rows, size_t row0, size_t n, size_t in);
-// The transposed panels from the panels, and W (out,in) row-major from the panels.
-void pb_pack_transposed(real *panels_t, const real *panels, size_t out, size_t in);
-void pb_unpack(real *w, const real *panels, size_t out, size_t in);
+// Bytes that a product with W reads.
+static inline size_t pb_weight_bytes(const pb_weight *w)
+{
+    return pb_panels_size(w->out, w->in) * (w->panels16 ? 2 : sizeof(real));
+}
+// Packs rows row0..row0+n of W, given row-major. row0 is a multiple of NR. Panels in bfloat16 take
+// the upper half of a value as a float: the caller has rounded it.
+void pb_pack(const pb_weight *w, const real *rows, size_t row0, size_t n);
+// Rows row0..row0+n of W from its panels.
+void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n);
 
 typedef struct pb_vector { // a trained or frozen vector of the backbone
     const real *v;
     real *d;
 } pb_vector;
 
-// x(R,C): rows of the embedding table times a scale; d of the table is NULL when it is frozen.
-pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C, double scale,
-                 const int32_t *tokens);
+// x(R,C): rows of the embedding table (V,C) times a scale, from its v, or else from its panels.
+pb_mat *pb_embed(pb_ctx *c, const pb_weight *table, double scale, const int32_t *tokens);
 
 // y[i](R,out_i) = x(R,in) W_i^T (+ bias), i < n <= 3, in one parallel region.
 void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n);

@@ -1,60 +1,138 @@
 // Products with backbone weights.
 //
-// y_i = x W_i^T streams panels of W_i; dx += dy_i W_i streams panels of the transpose; dW_i +=
-// dy_i^T x (all weights trained) goes to BLIS. Tasks are (block of rows, panel); the inner
-// dimension is cut into blocks that continue the same sums, so no cut changes a result.
+// y_i = x W_i^T streams panels of W_i. dx += dy_i W_i needs panels of the transpose: pieces of them
+// are made from the same panels, each just before it is used, so that frozen weights lie in memory
+// once. dW_i += dy_i^T x (all weights trained) goes to BLIS. Tasks are (block of rows, panel); the
+// inner dimension is cut into blocks that continue the same sums, so no cut changes a result.
 #include "tensor/gemm.h"
 #include "tensor/layers.h"
 
 #include <string.h>
 
-enum { ROW_BLOCK = 112, K_BLOCK = 1024 };
+enum {
+    ROW_BLOCK = 112,
+    K_BLOCK = 256,   // of a panel: stays in the first cache
+    TURN_ROWS = 256, // many enough that turning pieces around costs little
+    TURN_FEW = 64    // still acceptable, where it shares the work better
+};
 
 static size_t n_panels(size_t out)
 {
     return (out + PB_NR - 1) / PB_NR;
 }
 
-void pb_pack(real *panels, const real *rows, size_t row0, size_t n, size_t in)
+static size_t part(size_t total, size_t first, size_t most)
+{
+    return total - first < most ? total - first : most;
+}
+
+static uint32_t upper_half(real x)
+{
+    float f = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits >> 16;
+}
+
+static real real_of_upper_half(uint32_t half)
+{
+    float f;
+    half <<= 16;
+    memcpy(&f, &half, sizeof f);
+    return f;
+}
+
+// Rows that a panel lacks are packed as zeros. A few inputs at a time, so that what is written, a
+// column at a time, stays in the first cache.
+enum { PACK_BLOCK = 64 };
+
+static void pack_panel(real *p, const real *rows, size_t n, size_t in)
+{
+    for (size_t k0 = 0; k0 < in; k0 += PACK_BLOCK)
+        for (size_t j = 0; j < PB_NR; j++)
+            for (size_t k = k0; k < k0 + part(in, k0, PACK_BLOCK); k++)
+                p[k * PB_NR + j] = j < n ? rows[j * in + k] : 0;
+}
+
+static void pack_panel16(uint32_t *p, const real *rows, size_t n, size_t in)
+{
+    for (size_t k0 = 0; k0 < in; k0 += PACK_BLOCK)
+        for (size_t j = 0; j < PB_NW; j++)
+            for (size_t k = k0; k < k0 + part(in, k0, PACK_BLOCK); k++) {
+                uint32_t low = j < n ? upper_half(rows[j * in + k]) : 0;
+                uint32_t high = j + PB_NW < n ? upper_half(rows[(j + PB_NW) * in + k]) : 0;
+                p[k * PB_NW + j] = high << 16 | low;
+            }
+}
+
+void pb_pack(const pb_weight *w, const real *rows, size_t row0, size_t n)
+{
+    for (size_t i = 0; i < n; i += PB_NR) {
+        size_t at = (row0 + i) * w->in, m = part(n, i, PB_NR);
+        if (w->panels16)
+            pack_panel16(w->panels16 + at / 2, rows + i * w->in, m, w->in);
+        else
+            pack_panel(w->panels + at, rows + i * w->in, m, w->in);
+    }
+}
+
+void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        real *p = panels + (row0 + i) / PB_NR * PB_NR * in + (row0 + i) % PB_NR;
-        for (size_t k = 0; k < in; k++)
-            p[k * PB_NR] = rows[i * in + k];
+        size_t at = (row0 + i) / PB_NR * w->in * PB_NR, j = (row0 + i) % PB_NR;
+        real *to = rows + i * w->in;
+        if (!w->panels16) {
+            for (size_t k = 0; k < w->in; k++)
+                to[k] = w->panels[at + k * PB_NR + j];
+            continue;
+        }
+        const uint32_t *from = w->panels16 + at / 2 + j % PB_NW;
+        for (size_t k = 0; k < w->in; k++)
+            to[k] =
+                real_of_upper_half(j < PB_NW ? from[k * PB_NW] & 0xffff : from[k * PB_NW] >> 16);
     }
-    size_t end = row0 + n;
-    if (end % PB_NR == 0)
-        return;
-    real *p = panels + end / PB_NR * PB_NR * in;
-    for (size_t k = 0; k < in; k++)
-        memset(p + k * PB_NR + end % PB_NR, 0, (PB_NR - end % PB_NR) * sizeof(real));
 }
 
-void pb_unpack(real *w, const real *panels, size_t out, size_t in)
-{
-    for (size_t i = 0; i < out; i++)
-        for (size_t k = 0; k < in; k++)
-            w[i * in + k] = panels[(i / PB_NR * in + k) * PB_NR + i % PB_NR];
-}
-
-void pb_pack_transposed(real *panels_t, const real *panels, size_t out, size_t in)
-{
-    memset(panels_t, 0, pb_panels_size(in, out) * sizeof(real));
-    for (size_t p = 0; p < n_panels(out); p++)
-        for (size_t k = 0; k < in; k++)
-            for (size_t j = 0; j < PB_NR && p * PB_NR + j < out; j++)
-                panels_t[(k / PB_NR * out + p * PB_NR + j) * PB_NR + k % PB_NR] =
-                    panels[(p * in + k) * PB_NR + j];
-}
-
-// One task: rows r0.. of y, one panel, whole inner dimension.
+// Rows of y, columns of panel p, whole inner dimension.
 static void task(const pb_kernels *k, real *y, size_t ldy, const real *x, size_t ldx,
-                 const real *panel, size_t R, size_t in, size_t n, bool accumulate)
+                 const pb_weight *w, size_t p, size_t R)
 {
-    for (size_t i = 0; i < in; i += K_BLOCK) {
-        size_t w = in - i < K_BLOCK ? in - i : K_BLOCK;
-        k->panel(y, ldy, x + i, ldx, panel + i * PB_NR, R, w, n, accumulate || i);
+    size_t n = part(w->out, p * PB_NR, PB_NR), at = p * w->in;
+    for (size_t i = 0; i < w->in; i += K_BLOCK) {
+        size_t m = part(w->in, i, K_BLOCK);
+        if (w->panels16)
+            k->panel16(y, ldy, x + i, ldx, w->panels16 + (at + i) * PB_NW, R, m, n, i > 0);
+        else
+            k->panel(y, ldy, x + i, ldx, w->panels + (at + i) * PB_NR, R, m, n, i > 0);
     }
+}
+
+// The transpose: rows of dx, its columns p * NR..; adds to dx or, when not `accumulate`, sets it.
+static void task_back(const pb_kernels *k, real *dx, size_t ldx, const real *dy, size_t ldy,
+                      const pb_weight *w, size_t p, size_t R, bool accumulate)
+{
+    real piece[K_BLOCK * PB_NR] __attribute__((aligned(64)));
+    size_t n = part(w->in, p * PB_NR, PB_NR);
+    for (size_t o = 0; o < w->out; o += K_BLOCK) {
+        size_t m = part(w->out, o, K_BLOCK);
+        for (size_t j = 0; j < m; j += PB_NR) {
+            size_t at = (o + j) / PB_NR * w->in + p * PB_NR;
+            if (w->panels16)
+                k->turn16(piece + j * PB_NR, w->panels16 + at * PB_NW, n);
+            else
+                k->turn(piece + j * PB_NR, w->panels + at * PB_NR, n);
+        }
+        k->panel(dx, ldx, dy + o, ldy, piece, R, m, n, accumulate || o);
+    }
+}
+
+// How many blocks of rows dx is made in: the same size each, and a task for everybody.
+static size_t back_blocks(size_t R, size_t panels, int threads)
+{
+    size_t n = (R + TURN_ROWS - 1) / TURN_ROWS + !R;
+    while (n * panels % (size_t)threads && R / (n + 1) >= TURN_FEW)
+        n++;
+    return n;
 }
 
 struct linear {
@@ -68,25 +146,28 @@ static void linear_back(pb_ctx *c, pb_node *self)
 {
     struct linear *o = (struct linear *)self;
     pb_mat *x = o->x;
-    size_t R = x->rows, blocks = (R + ROW_BLOCK - 1) / ROW_BLOCK, flops = 0;
+    size_t R = x->rows, flops = 0, bytes = 0;
     for (size_t i = 0; i < o->n; i++)
-        if (o->y[i]->d)
+        if (o->y[i]->d) {
             flops += 2 * R * o->w[i]->out * o->w[i]->in * ((x->d != NULL) + (o->w[i]->d != NULL));
-    pb_count(c, (double)flops, 0, 1, (double)flops / 2);
+            bytes += x->d ? back_blocks(R, 1, 1) * pb_weight_bytes(o->w[i]) : 0;
+        }
+    pb_count(c, (double)flops, (double)bytes, 1, (double)flops / 2);
     if (c->dry)
         return;
     if (x->d) {
-        size_t tasks = blocks * n_panels(x->cols);
+        size_t panels = n_panels(x->cols), blocks = back_blocks(R, panels, c->threads);
+        size_t size = (R + blocks - 1) / blocks;
         PB_FOR(c, flops / 2)
-        for (size_t t = 0; t < tasks; t++) {
-            size_t r0 = t / n_panels(x->cols) * ROW_BLOCK, p = t % n_panels(x->cols);
-            size_t rows = R - r0 < ROW_BLOCK ? R - r0 : ROW_BLOCK;
-            size_t n = x->cols - p * PB_NR < PB_NR ? x->cols - p * PB_NR : PB_NR;
+        for (size_t t = 0; t < blocks * panels; t++) {
+            size_t r0 = t / panels * size, p = t % panels;
+            if (r0 >= R)
+                continue;
             for (size_t i = 0; i < o->n; i++) {
                 const pb_mat *y = o->y[i];
                 if (y->d)
-                    task(c->k, x->d + r0 * x->ld + p * PB_NR, x->ld, y->d + r0 * y->ld, y->ld,
-                         o->w[i]->panels_t + p * PB_NR * y->cols, rows, y->cols, n, true);
+                    task_back(c->k, x->d + r0 * x->ld + p * PB_NR, x->ld, y->d + r0 * y->ld, y->ld,
+                              o->w[i], p, part(R, r0, size), true);
             }
         }
     }
@@ -103,16 +184,17 @@ static void linear_back(pb_ctx *c, pb_node *self)
 
 void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n)
 {
-    size_t R = x->rows, blocks = (R + ROW_BLOCK - 1) / ROW_BLOCK, panels = 0, work = 0;
+    size_t R = x->rows, blocks = (R + ROW_BLOCK - 1) / ROW_BLOCK, panels = 0, work = 0, bytes = 0;
     bool any = false;
     for (size_t i = 0; i < n; i++) {
         bool grad = c->record && (x->d || w[i]->d);
         y[i] = pb_new(c, R, w[i]->out, PB_TOKENS, grad);
         panels += n_panels(w[i]->out);
         work += R * w[i]->out * w[i]->in;
+        bytes += blocks * pb_weight_bytes(w[i]);
         any |= grad;
     }
-    pb_count(c, 2.0 * (double)work, R ? (double)(work / R * sizeof(real)) : 0, 1, (double)work);
+    pb_count(c, 2.0 * (double)work, (double)bytes, 1, (double)work);
     // The node is pushed even when x has no gradient: an adapter may give y one later, but then
     // there is nothing to pass on and nothing trained here.
     if (any) {
@@ -129,11 +211,9 @@ void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size
         size_t r0 = t / panels * ROW_BLOCK, p = t % panels, i = 0;
         while (p >= n_panels(w[i]->out))
             p -= n_panels(w[i++]->out);
-        size_t rows = R - r0 < ROW_BLOCK ? R - r0 : ROW_BLOCK;
-        size_t cols = w[i]->out - p * PB_NR < PB_NR ? w[i]->out - p * PB_NR : PB_NR;
+        size_t rows = part(R, r0, ROW_BLOCK), cols = part(w[i]->out, p * PB_NR, PB_NR);
         real *to = y[i]->v + r0 * y[i]->ld + p * PB_NR;
-        task(c->k, to, y[i]->ld, x->v + r0 * x->ld, x->ld, w[i]->panels + p * PB_NR * x->cols, rows,
-             x->cols, cols, false);
+        task(c->k, to, y[i]->ld, x->v + r0 * x->ld, x->ld, w[i], p, rows);
         if (w[i]->bias)
             for (size_t r = 0; r < rows; r++)
                 c->k->axpby(to + r * y[i]->ld, 1, w[i]->bias + p * PB_NR, 1, cols);
@@ -162,9 +242,8 @@ static void head_product(pb_ctx *c, real *out, const real *x, const pb_weight *h
     size_t P = n_panels(head->out);
     PB_FOR(c, n * head->out * head->in)
     for (size_t p = 0; p < P; p++) {
-        size_t cols = head->out - p * PB_NR < PB_NR ? head->out - p * PB_NR : PB_NR;
-        task(c->k, out + p * PB_NR, head->out, x, head->in, head->panels + p * PB_NR * head->in, n,
-             head->in, cols, false);
+        size_t cols = part(head->out, p * PB_NR, PB_NR);
+        task(c->k, out + p * PB_NR, head->out, x, head->in, head, p, n);
         for (size_t r = 0; cap > 0 && r < n; r++)
             c->k->soft_cap(out + r * head->out + p * PB_NR, cols, 1, cap);
     }
@@ -176,10 +255,11 @@ void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, dou
     size_t C = head->in, mark = pb_mark(c->arena), block = loss_block(head->out);
     real *x = PB_NEW(c->arena, real, block * C);
     c->component = PB_HEAD;
-    pb_count(c, 2.0 * (double)(n * C * head->out), (double)(C * head->out * sizeof(real)),
-             (n + block - 1) / block, (double)((n < block ? n : block) * C * head->out));
+    size_t blocks = (n + block - 1) / block;
+    pb_count(c, 2.0 * (double)(n * C * head->out), (double)(blocks * pb_weight_bytes(head)), blocks,
+             (double)((n < block ? n : block) * C * head->out));
     for (size_t i = 0; i < n && !c->dry; i += block) {
-        size_t m = n - i < block ? n - i : block;
+        size_t m = part(n, i, block);
         gather(c, x, h, rows + i, m);
         head_product(c, out + i * head->out, x, head, m, (real)cap);
     }
@@ -221,10 +301,12 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const i
             rows[n++] = r;
     bool grad = c->record && (h->d || head->d);
     c->component = PB_HEAD;
-    pb_count(c, (grad ? 4.0 : 2.0) * (double)(n * C * V), (double)(C * V * sizeof(real)),
-             (n + block - 1) / block * (grad ? 3 : 2), (double)(n * C * V));
+    size_t blocks = (n + block - 1) / block;
+    pb_count(c, (grad ? 4.0 : 2.0) * (double)(n * C * V),
+             (double)(blocks * (h->d && grad ? 2 : 1) * pb_weight_bytes(head)),
+             blocks * (grad ? 3 : 2), (double)(n * C * V));
     for (size_t i = 0; i < n && !c->dry; i += block) {
-        size_t m = n - i < block ? n - i : block;
+        size_t m = part(n, i, block);
         gather(c, x, h, rows + i, m);
         head_product(c, logits, x, head, m, (real)cap);
         PB_FOR(c, m * V * 8)
@@ -248,11 +330,8 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const i
             continue;
         if (h->d) {
             PB_FOR(c, m * V * C)
-            for (size_t p = 0; p < n_panels(C); p++) {
-                size_t cols = C - p * PB_NR < PB_NR ? C - p * PB_NR : PB_NR;
-                task(c->k, dx + p * PB_NR, C, logits, V, head->panels_t + p * PB_NR * V, m, V, cols,
-                     false);
-            }
+            for (size_t p = 0; p < n_panels(C); p++)
+                task_back(c->k, dx + p * PB_NR, C, logits, V, head, p, m, false);
             for (size_t j = 0; j < m; j++)
                 c->k->axpby(h->d + rows[i + j] * h->ld, 1, dx + j * C, 1, C);
         }

@@ -75,20 +75,25 @@ void pb_layout_free(pb_layout *l)
     *l = (pb_layout){0};
 }
 
+void pb_params_init_one(real *v, const pb_layout *l, size_t i, uint64_t seed)
+{
+    const pb_spec *s = &l->spec[i];
+    pb_rng r = pb_rng_make(seed, PB_STREAM_INIT, (uint32_t)i);
+    for (size_t k = 0; k < s->rows * s->cols; k++) {
+        if (s->init == PB_INIT_ONE)
+            v[k] = 1;
+        else if (s->init == PB_INIT_NORMAL)
+            v[k] = (real)(s->gain * pb_rng_normal(&r));
+        else if (s->init == PB_INIT_UNIFORM)
+            v[k] = (real)(s->gain * (2 * pb_rng_uniform(&r) - 1));
+        else
+            v[k] = 0;
+    }
+}
+
 void pb_params_init(const pb_params *p, uint64_t seed)
 {
     memset(p->v, 0, p->layout->size * sizeof *p->v);
-    for (size_t i = 0; i < p->layout->n; i++) {
-        const pb_spec *s = &p->layout->spec[i];
-        real *v = p->v + s->offset;
-        pb_rng r = pb_rng_make(seed, PB_STREAM_INIT, (uint32_t)i);
-        for (size_t k = 0; k < s->rows * s->cols; k++) {
-            if (s->init == PB_INIT_ONE)
-                v[k] = 1;
-            else if (s->init == PB_INIT_NORMAL)
-                v[k] = (real)(s->gain * pb_rng_normal(&r));
-            else if (s->init == PB_INIT_UNIFORM)
-                v[k] = (real)(s->gain * (2 * pb_rng_uniform(&r) - 1));
-        }
-    }
+    for (size_t i = 0; i < p->layout->n; i++)
+        pb_params_init_one(p->v + p->layout->spec[i].offset, p->layout, i, seed);
 }

@@ -78,5 +78,7 @@ typedef struct pb_params {
 
 // Fills in the initial values: a pure function of the seed, matrix by matrix.
 void pb_params_init(const pb_params *p, uint64_t seed);
+// The same for one matrix, the i-th of a layout.
+void pb_params_init_one(real *v, const pb_layout *l, size_t i, uint64_t seed);
 
 #endif

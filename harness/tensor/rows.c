@@ -22,13 +22,13 @@ static void embed_back(pb_ctx *c, pb_node *self)
                     1, o->x->cols);
 }
 
-pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C, double scale,
-                 const int32_t *tokens)
+pb_mat *pb_embed(pb_ctx *c, const pb_weight *table, double scale, const int32_t *tokens)
 {
-    (void)V;
+    size_t C = table->in;
+    real *dtable = c->record ? table->d : NULL;
     pb_mat *x = pb_new(c, c->n_rows, C, PB_TOKENS, dtable != NULL);
-    pb_count(c, scale == 1 ? 0 : (double)(c->n_rows * C), (double)(c->n_rows * C * sizeof(real)), 0,
-             0);
+    pb_count(c, scale == 1 ? 0 : (double)(c->n_rows * C),
+             (double)(c->n_rows * C * (table->panels16 ? 2 : sizeof(real))), 0, 0);
     if (x->d) {
         struct embed *o = pb_push(c, sizeof *o, embed_back);
         o->x = x;
@@ -38,9 +38,13 @@ pb_mat *pb_embed(pb_ctx *c, const real *table, real *dtable, size_t V, size_t C,
     }
     const real by = (real)scale;
     for (size_t r = 0; r < c->n_rows && !c->dry; r++) {
-        const real *from = table + (size_t)tokens[r] * C;
+        real *to = x->v + r * C;
+        if (table->v)
+            memcpy(to, table->v + (size_t)tokens[r] * C, C * sizeof *to);
+        else
+            pb_unpack(to, table, (size_t)tokens[r], 1);
         for (size_t i = 0; i < C; i++)
-            x->v[r * C + i] = by * from[i];
+            to[i] *= by;
     }
     return x;
 }

@@ -409,14 +409,20 @@ static pb_err set_up(trainer *t)
     return PB_OK;
 }
 
+static size_t last_step(const pb_train_options *o)
+{
+    return o->stop && o->stop < o->steps ? o->stop : o->steps;
+}
+
 static pb_err loop(trainer *t, pb_progress *bar)
 {
     const pb_train_options *o = t->o;
+    size_t end = last_step(o);
     double start = pb_now() - t->seconds, shown = 0;
     size_t tokens0 = t->tokens;
     double start0 = pb_now();
     char detail[128];
-    while (t->step < o->steps && !(o->patience && t->valid && t->bad >= o->patience) &&
+    while (t->step < end && !(o->patience && t->valid && t->bad >= o->patience) &&
            !(o->time_limit > 0 && t->seconds > o->time_limit)) {
         pb_train_point p;
         PB_TRY(update(t, &p));
@@ -429,7 +435,7 @@ static pb_err loop(trainer *t, pb_progress *bar)
                      (double)(t->tokens - tokens0) / (pb_now() - start0 + 1e-9));
             pb_progress_update(bar, (int64_t)t->step, detail);
         }
-        bool last = t->step == o->steps;
+        bool last = t->step == end;
         if (t->valid && (last || (o->eval_every && t->step % o->eval_every == 0))) {
             double loss;
             PB_TRY(validate(t, &loss));
@@ -442,7 +448,7 @@ static pb_err loop(trainer *t, pb_progress *bar)
             PB_TRY(save(t));
         if (stop)
             return pb_fail(PB_INTERRUPTED, "run the same command again to continue",
-                           "interrupted at step %zu of %zu", t->step, o->steps);
+                           "interrupted at step %zu of %zu", t->step, end);
     }
     return PB_OK;
 }
@@ -465,7 +471,7 @@ pb_err pb_train(pb_model *m, pb_adapter *a, const pb_seqs *train, const pb_seqs 
     PB_GO(set_up(&t));
     bool show = h && h->label;
     if (show)
-        pb_progress_begin(&bar, h->label, (int64_t)t.step, (int64_t)o->steps);
+        pb_progress_begin(&bar, h->label, (int64_t)t.step, (int64_t)last_step(o));
     err = loop(&t, show ? &bar : NULL);
     if (show) {
         char detail[64];

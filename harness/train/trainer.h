@@ -19,6 +19,7 @@ typedef struct pb_train_options {
     uint64_t seed;
     const char *checkpoint;  // file; NULL: none
     size_t checkpoint_every; // steps; 0: only when interrupted
+    size_t stop;             // step to end at, of a schedule over `steps`; 0: all of them
     double time_limit;       // seconds; 0: none. Ends training as if the steps were done
 } pb_train_options;
 

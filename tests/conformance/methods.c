@@ -46,7 +46,7 @@ static const struct {
 
 static subject subjects[200];
 static size_t n_subjects;
-static pb_model *backbone[N_TINIES]; // frozen, gradients pass through
+static pb_model *backbone[N_TINIES]; // frozen
 
 // ---------------------------------------------------------------- subjects
 
@@ -1169,7 +1169,7 @@ static int set_up(void **state)
     if (tiny_folder_make(state) || pb_threads_set(1))
         return -1;
     for (size_t t = 0; t < N_TINIES; t++)
-        backbone[t] = tiny_open(t, &(pb_model_args){.gradients = true});
+        backbone[t] = tiny_open(t, &(pb_model_args){0});
     return 0;
 }
 

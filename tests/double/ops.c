@@ -40,8 +40,8 @@ static struct {
     size_t shift[S];
     pb_mat x, x2, y, q, k, v, l, pk, pv; // leaves: (R,X) twice, (R,Y), heads, (S,Y), prefix
     pb_weight w[3];
-    pb_vector vec, head;    // (X), (D)
-    double *table, *dtable; // embedding (V,X)
+    pb_vector vec, head; // (X), (D)
+    pb_weight table;     // embedding (V,X)
     int32_t tokens[R];
     double inv_freq[D / 2];
     pb_rng rng;
@@ -67,7 +67,6 @@ static pb_weight trained_weight(size_t out, size_t in, bool bias)
     pb_weight w = {.out = out, .in = in, .v = numbers(out * in, 0.4)};
     w.d = calloc(out * in, sizeof(real));
     w.panels = malloc(pb_panels_size(out, in) * sizeof(real));
-    w.panels_t = malloc(pb_panels_size(in, out) * sizeof(real));
     if (bias) {
         w.bias = numbers(out, 1);
         w.dbias = calloc(out, sizeof(real));
@@ -77,10 +76,8 @@ static pb_weight trained_weight(size_t out, size_t in, bool bias)
 
 static void repack(void)
 {
-    for (int i = 0; i < 3; i++) {
-        pb_pack(f.w[i].panels, f.w[i].v, 0, f.w[i].out, f.w[i].in);
-        pb_pack_transposed(f.w[i].panels_t, f.w[i].panels, f.w[i].out, f.w[i].in);
-    }
+    for (int i = 0; i < 3; i++)
+        pb_pack(&f.w[i], f.w[i].v, 0, f.w[i].out);
 }
 
 static int set_up(void **state)
@@ -112,8 +109,8 @@ static int set_up(void **state)
     f.w[2] = trained_weight(V, X, false);
     f.vec = (pb_vector){numbers(X, 1), calloc(X, sizeof(real))};
     f.head = (pb_vector){numbers(D, 1), calloc(D, sizeof(real))};
-    f.table = numbers(V * X, 1);
-    f.dtable = calloc(V * X, sizeof(real));
+    f.table = (pb_weight){.out = V, .in = X, .v = numbers(V * X, 1)};
+    f.table.d = calloc(V * X, sizeof(real));
     for (size_t i = 0; i < R; i++)
         f.tokens[i] = (int32_t)pb_rng_below(&f.rng, V / 2); // some twice
     for (int i = 0; i < D / 2; i++)
@@ -145,11 +142,11 @@ static int tear_down(void **state)
     for (size_t i = 0; i < sizeof m / sizeof *m; i++)
         free(m[i]->v), free(m[i]->d);
     for (int i = 0; i < 3; i++) {
-        free(f.w[i].v), free(f.w[i].d), free(f.w[i].panels), free(f.w[i].panels_t);
+        free(f.w[i].v), free(f.w[i].d), free(f.w[i].panels);
         free((double *)f.w[i].bias), free(f.w[i].dbias);
     }
     free((double *)f.vec.v), free(f.vec.d), free((double *)f.head.v), free(f.head.d);
-    free(f.table), free(f.dtable);
+    free(f.table.v), free(f.table.d);
     free(f.params.v), free(f.params.d);
     pb_layout_free(&f.layout);
     pb_arena_free(&f.arena);
@@ -208,7 +205,7 @@ static size_t leaves(leafs *out)
     out[n++] = (leafs){"bias", (double *)f.w[0].bias, f.w[0].dbias, f.w[0].out};
     out[n++] = (leafs){"vector", (double *)f.vec.v, f.vec.d, X};
     out[n++] = (leafs){"heads", (double *)f.head.v, f.head.d, D};
-    out[n++] = (leafs){"embedding", f.table, f.dtable, V * X};
+    out[n++] = (leafs){"embedding", f.table.v, f.table.d, V * X};
     for (int i = 0; i < N_IDS; i++) {
         const pb_spec *s = &f.layout.spec[i];
         out[n++] = (leafs){parameter[i], f.params.v + s->offset, f.params.d + s->offset,
@@ -344,11 +341,11 @@ static pb_mat *g_linear_frozen(pb_ctx *c)
 }
 static pb_mat *g_embed(pb_ctx *c)
 {
-    return pb_embed(c, f.table, f.dtable, V, X, 1, f.tokens);
+    return pb_embed(c, &f.table, 1, f.tokens);
 }
 static pb_mat *g_embed_scaled(pb_ctx *c)
 {
-    return pb_embed(c, f.table, f.dtable, V, X, 3.7, f.tokens);
+    return pb_embed(c, &f.table, 3.7, f.tokens);
 }
 static pb_mat *g_norm(pb_ctx *c)
 {
@@ -744,7 +741,7 @@ static void row_values(void **state)
     pb_mat *x = g_embed_scaled(begin());
     for (size_t r = 0; r < R; r++)
         for (size_t i = 0; i < X; i++)
-            assert_true(x->v[r * X + i] == 3.7 * f.table[(size_t)f.tokens[r] * X + i]);
+            assert_true(x->v[r * X + i] == 3.7 * f.table.v[(size_t)f.tokens[r] * X + i]);
     pb_mat *y = g_norm_heads_offset(begin());
     for (size_t r = 0; r < R; r++)
         for (size_t h = 0; h < 2; h++) {

@@ -72,6 +72,39 @@ static const size_t inner_of[] = {0, 1, 3, 8, 17, 64, 129, 1030};
 static const size_t cols_of[] = {1, 2, 5, 15, 16, 17, 31, 32, 33, 47, 64, 70, 130};
 #define EACH(i, list) for (size_t i = 0; i < sizeof list / sizeof *list; i++)
 
+// bfloat16 words of a panel, and the same values as numbers.
+static uint32_t *narrow(mat w)
+{
+    uint32_t *h = malloc((w.rows * PB_NW + 1) * sizeof *h);
+    assert_non_null(h);
+    memset(h, 0, (w.rows * PB_NW + 1) * sizeof *h);
+    for (size_t i = 0; i < w.rows * PB_NR; i++) {
+        float f = (float)w.v[i];
+        uint32_t bits, j = i % PB_NR;
+        memcpy(&bits, &f, sizeof bits);
+        bits &= 0xffff0000;
+        memcpy(&f, &bits, sizeof f);
+        w.v[i] = (real)f;
+        h[i / PB_NR * PB_NW + j % PB_NW] |= j < PB_NW ? bits >> 16 : bits;
+    }
+    return h;
+}
+
+// The same bits from words as from the numbers that they stand for.
+static void panel16_at(size_t R, size_t K, size_t n, bool add)
+{
+    mat x = make(R, K, 3), w = make(K, PB_NR, 0), y = make(R, n, 2), z = copy(y);
+    uint32_t *h = narrow(w);
+    k->panel(y.v, y.ld, x.v, x.ld, w.v, R, K, n, add);
+    k->panel16(z.v, z.ld, x.v, x.ld, h, R, K, n, add);
+    guarded(z, "panel16");
+    for (size_t i = 0; i < R; i++)
+        if (memcmp(z.v + i * z.ld, y.v + i * y.ld, n * sizeof *y.v))
+            fail_msg("%s panel16 (%zu,%zu,%zu): row %zu has other bits than from numbers", k->isa,
+                     R, K, n, i);
+    free(x.v), free(w.v), free(y.v), free(z.v), free(h);
+}
+
 static void panel_at(size_t R, size_t K, size_t n, bool add)
 {
     mat x = make(R, K, 3), w = make(K, PB_NR, 0), y = make(R, n, 2), was = copy(y);
@@ -110,8 +143,32 @@ static void panels(void **state)
     EACH(r, rows_of)
     EACH(i, inner_of)
     for (size_t n = 1; n <= PB_NR; n += n < 3 || n >= 30 ? 1 : 9)
-        for (int add = 0; add < 2; add++)
+        for (int add = 0; add < 2; add++) {
             panel_at(rows_of[r], inner_of[i], n, add);
+            panel16_at(rows_of[r], inner_of[i], n, add);
+        }
+}
+
+static void turns(void **state)
+{
+    k = *state;
+    for (size_t n = 0; n <= PB_NR; n++) {
+        mat w = make(n, PB_NR, 0), t = make(PB_NR, PB_NR, 0), t16 = copy(t);
+        uint32_t *h = narrow(w);
+        k->turn(t.v, w.v, n);
+        k->turn16(t16.v, h, n);
+        guarded(t, "turn");
+        guarded(t16, "turn16");
+        for (size_t j = 0; j < PB_NR; j++)
+            for (size_t i = 0; i < PB_NR; i++) {
+                real want = i < n ? w.v[i * PB_NR + j] : 0;
+                if (t.v[j * PB_NR + i] != want || t16.v[j * PB_NR + i] != want)
+                    fail_msg("%s turn of %zu inputs, (%zu,%zu): %g and %g, not %g", k->isa, n, j, i,
+                             (double)t.v[j * PB_NR + i], (double)t16.v[j * PB_NR + i],
+                             (double)want);
+            }
+        free(w.v), free(t.v), free(t16.v), free(h);
+    }
 }
 
 // t = scale x a^T
@@ -449,9 +506,9 @@ int main(void)
     static const struct {
         const char *name;
         CMUnitTestFunction run;
-    } tests[] = {{"panel", panels},   {"dots, axpys, outer", low_rank}, {"vectors", vectors},
-                 {"gates", gates},    {"softmax", softmaxes},           {"exp", exponential},
-                 {"soft caps", caps}, {"online softmax", online}};
+    } tests[] = {{"panel", panels},    {"turn", turns},     {"dots, axpys, outer", low_rank},
+                 {"vectors", vectors}, {"gates", gates},    {"softmax", softmaxes},
+                 {"exp", exponential}, {"soft caps", caps}, {"online softmax", online}};
     enum { N = sizeof tests / sizeof *tests };
     struct CMUnitTest list[3 * N];
     static char names[3 * N][64];

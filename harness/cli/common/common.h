@@ -23,6 +23,17 @@ pb_err pb_fresh_folder(const char *path);
 #define PB_EMBEDDED "the suite's own backbone"
 const char *pb_default_model(void);
 
+// --weights: how frozen weights are kept in memory (a pb_storage).
+enum { PB_KEY_WEIGHTS = 2000 };
+#define PB_WEIGHTS_OPTION                                                                          \
+    {                                                                                              \
+        "weights", PB_KEY_WEIGHTS, "HOW", 0,                                                       \
+            "Frozen weights in memory: fp32, bf16 (rounded), or auto (default): bf16 where the "   \
+            "file has "                                                                            \
+            "it, else fp32",                                                                       \
+            0                                                                                      \
+    }
+
 // For argp parsers that fail with a pb_err: prints the message and hint and exits with code 2.
 void pb_usage_error(struct argp_state *state);
 

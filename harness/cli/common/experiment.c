@@ -35,13 +35,14 @@ void pb_cache_free(pb_cache *c)
     memset(c, 0, sizeof *c);
 }
 
-pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out)
+pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_model **out)
 {
-    if (!c->model || strcmp(c->model_path, path)) {
-        pb_model_args args = {.gradients = true};
+    if (!c->model || strcmp(c->model_path, path) || c->weights != weights) {
+        pb_model_args args = {.weights = weights};
         pb_model_close(c->model);
         c->model = NULL;
         PB_TRY(pb_model_open(&c->model, path, &args));
+        c->weights = weights;
         PB_TRY(pb_path(c->model_path, sizeof c->model_path, "%s", path));
     }
     *out = c->model;
@@ -56,6 +57,7 @@ typedef struct experiment {
     char budget[64]; // as text; empty: none
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
     double lr, warmup, floor, weight_decay, clip;
+    pb_storage weights;
     json_t *config; // complete: what the result file records
     const pb_method *method;
     const pb_task *task;
@@ -74,7 +76,9 @@ static pb_err read_config(experiment *e, const json_t *config)
     static const char *const known[] = {
         "kind",      "model",        "task",     "method", "options",  "budget",     "seed",
         "task_seed", "lr",           "schedule", "steps",  "batch",    "accumulate", "warmup",
-        "floor",     "weight_decay", "clip",     "limit",  "patience", "eval_every", NULL};
+        "floor",     "weight_decay", "clip",     "limit",  "patience", "eval_every", "weights",
+        NULL};
+    const char *weights = "auto"; // a key of its own only where it is asked for
     const json_t *b;
     PB_TRY(pb_json_only(config, known, "a run's configuration"));
     e->config = pb_experiment_defaults();
@@ -85,6 +89,8 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_json_str(c, "task", &e->task_name));
     PB_TRY(pb_json_str(c, "method", &e->method_name));
     PB_TRY(pb_json_str(c, "schedule", &e->schedule));
+    PB_TRY(pb_json_opt_str(c, "weights", &weights));
+    PB_TRY(pb_storage_find(&e->weights, weights));
     PB_TRY(pb_json_int(c, "seed", &e->seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "task_seed", &e->task_seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "steps", &e->steps, 0, 100000000));
@@ -441,7 +447,7 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
     *out = (pb_experiment_result){.status = "complete"};
     PB_GO(read_config(&e, config));
     PB_GO(load_data(&e, cache, args));
-    PB_GO(pb_cache_model(cache, e.model, &e.m));
+    PB_GO(pb_cache_model(cache, e.model, e.weights, &e.m));
     if (!e.m->tokenizer) {
         err = pb_fail(PB_INPUT, "put its tokenizer beside it", "the model %s has no tokenizer",
                       e.model);
@@ -456,7 +462,7 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
     if (out->skipped)
         goto done;
     if (e.method->backbone) { // a copy of the weights to train
-        pb_model_args ma = {.trainable = true};
+        pb_model_args ma = {.trainable = true, .weights = e.weights};
         PB_GO(pb_model_open(&e.own, e.model, &ma));
         e.m = e.own;
     }

@@ -14,6 +14,7 @@
 typedef struct pb_cache {
     pb_model *model;
     char model_path[4096];
+    pb_storage weights;
     pb_dataset *data;
     char data_key[4400];
 } pb_cache;
@@ -41,7 +42,7 @@ json_t *pb_experiment_defaults(void);
 pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
                          pb_cache *cache, const pb_experiment_args *args);
 
-// Opens `path`, or gives the model of that path that is open already; frozen, with gradients.
-pb_err pb_cache_model(pb_cache *c, const char *path, pb_model **out);
+// Opens `path`, or gives the model of that path that is open already; frozen.
+pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_model **out);
 
 #endif

@@ -20,6 +20,7 @@ typedef struct settings {
     double seconds;
     const pb_method *method[MAX_METHODS];
     size_t n_methods, tenants[MAX_SIZES], n_tenants;
+    pb_storage weights;
 } settings;
 
 // ---------------------------------------------------------------- configuration
@@ -58,17 +59,19 @@ static pb_err read_tenants(settings *s, const json_t *list)
 
 static pb_err read_settings(settings *s, const json_t *c)
 {
-    static const char *const known[] = {"kind",        "model",  "methods", "budget",
-                                        "tenants",     "prompt", "new",     "seconds",
-                                        "min_samples", "seed",   "threads", NULL};
+    static const char *const known[] = {"kind",    "model",   "methods", "budget",      "tenants",
+                                        "prompt",  "new",     "seconds", "min_samples", "seed",
+                                        "threads", "weights", NULL};
     int64_t threads = pb_threads();
-    const char *kind = "latency";
+    const char *kind = "latency", *weights = "auto";
     PB_TRY(pb_json_only(c, known, "a latency configuration"));
     *s = (settings){.prompt = 64, .fresh = 32, .min_samples = 6, .seed = 1, .seconds = 60};
     PB_TRY(pb_json_opt_str(c, "kind", &kind));
     if (strcmp(kind, "latency"))
         return pb_fail(PB_INPUT, NULL, "\"kind\" is \"%.50s\", not \"latency\"", kind);
     PB_TRY(pb_json_str(c, "model", &s->model));
+    PB_TRY(pb_json_opt_str(c, "weights", &weights));
+    PB_TRY(pb_storage_find(&s->weights, weights));
     if (json_is_integer(json_object_get(c, "budget")))
         PB_TRY(pb_json_int(c, "budget", &s->budget_count, 1, (int64_t)1 << 50));
     else
@@ -136,10 +139,14 @@ static pb_err random_shape(pb_config *c, const char *text)
     return pb_config_check(c);
 }
 
-static pb_err open_model(pb_model **out, const settings *s, const pb_adapter *merge)
+// A merged model is kept as the base is, so that their times compare: in bf16, folding rounds
+// again.
+static pb_err open_model(pb_model **out, const settings *s, const pb_model *base,
+                         const pb_adapter *merge)
 {
     static const char random[] = "random:";
-    pb_model_args args = {.merge = merge};
+    bool narrow = base && !strcmp(pb_model_storage(base), "bf16");
+    pb_model_args args = {.merge = merge, .weights = narrow ? PB_STORE_BF16 : s->weights};
     pb_config c;
     if (strncmp(s->model, random, sizeof random - 1))
         return pb_model_open(out, s->model, &args);
@@ -360,7 +367,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
         }
     }
     if (!m)
-        PB_GO(open_model(&own, &s, NULL));
+        PB_GO(open_model(&own, &s, NULL, NULL));
     const pb_model *base = m ? m : own;
     report->budget = (size_t)s.budget_count;
     if (s.budget)
@@ -382,7 +389,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     }
     if (fold < s.n_methods) {
         PB_GO(pb_latency_adapter(&folded, &methods[fold], &base->config, (uint64_t)s.seed, 0));
-        PB_GO(open_model(&merged, &s, folded));
+        PB_GO(open_model(&merged, &s, base, folded));
         k.merged_from = s.method[fold]->name;
     }
     if (h5) {

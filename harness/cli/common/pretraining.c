@@ -18,12 +18,12 @@ enum { CURVE_EVERY = 10, SAVE_EVERY = 250, VALIDATIONS = 12, VALID_TOKENS = 1000
 json_t *pb_pretraining_defaults(void)
 {
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:[], s:s, s:s, s:n, s:i,"
-                     " s:i, s:f, s:f, s:f, s:f, s:i, s:s}",
+                     " s:i, s:i, s:f, s:f, s:f, s:f, s:i, s:s}",
                      "from", "", "width", 96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3,
                      "head_dim", 16, "context", 256, "tied", 1, "tokenizer", "bytes", "text",
-                     "valid", "", "mark", "\n\n", "bytes", "steps", 1000, "batch_tokens", 4096,
-                     "lr", 3e-3, "floor", 0.05, "warmup", 0.03, "weight_decay", 0.05, "seed", 1,
-                     "dtype", "f32");
+                     "valid", "", "mark", "\n\n", "bytes", "steps", 1000, "stop", 0, "batch_tokens",
+                     4096, "lr", 3e-3, "floor", 0.05, "warmup", 0.03, "weight_decay", 0.05, "seed",
+                     1, "dtype", "f32");
 }
 
 static pb_err size_of(const json_t *j, const char *key, size_t *out, int64_t min, int64_t max)
@@ -38,7 +38,7 @@ typedef struct recipe {
     pb_config g;
     const json_t *text;
     const char *from, *valid, *mark, *tokenizer, *dtype;
-    size_t bytes, steps, batch_tokens, seed;
+    size_t bytes, steps, stop, batch_tokens, seed;
     double lr, floor, warmup, weight_decay;
 } recipe;
 
@@ -97,6 +97,7 @@ static pb_err read_recipe(recipe *r, const json_t *given, json_t *j)
         json_object_set_new(j, "bytes", json_integer(json_array_size(r->text) ? 0 : 3000000));
     PB_TRY(size_of(j, "bytes", &r->bytes, 0, (int64_t)1 << 32));
     PB_TRY(size_of(j, "steps", &r->steps, 1, 100000000));
+    PB_TRY(size_of(j, "stop", &r->stop, 0, (int64_t)r->steps));
     PB_TRY(size_of(j, "batch_tokens", &r->batch_tokens, 1, 1 << 24));
     PB_TRY(size_of(j, "seed", &r->seed, 1, INT64_MAX));
     PB_TRY(pb_json_real(j, "lr", &r->lr, 0, 10));
@@ -374,11 +375,11 @@ static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *f
     PB_GO(pb_path(start, sizeof start, "%s", m->sha256));
     PB_GO(load_texts(r, t));
     follow = sample(&t->valid);
+    double work = (double)((r->stop ? r->stop : r->steps) * r->batch_tokens);
     pb_info("%zu parameters; text of %.1f MB, %.1f M tokens; %.1f M tokens to train on, %.2f "
             "epochs",
             pb_config_params(&r->g), (double)t->train_bytes / 1e6, (double)t->train.n_tokens / 1e6,
-            (double)(r->steps * r->batch_tokens) / 1e6,
-            (double)(r->steps * r->batch_tokens) / (double)t->train.n_tokens);
+            work / 1e6, work / (double)t->train.n_tokens);
     if (!pb_exists(checkpoint)) {
         unlink(c.path);
         PB_GO(curve_line(&c, "step,tokens,loss,lr,grad_norm,valid\n"));
@@ -386,6 +387,7 @@ static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *f
     pb_train_options o;
     pb_train_defaults(&o);
     o.steps = r->steps;
+    o.stop = r->stop;
     o.batch_tokens = r->batch_tokens;
     o.lr = r->lr;
     o.floor = r->floor;

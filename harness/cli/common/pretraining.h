@@ -13,6 +13,7 @@
 //   mark          what separates documents
 //   bytes         of generated text, added to the files' (null: 3000000 without files, else 0)
 //   steps, batch_tokens, lr, floor, warmup, weight_decay, seed     the optimizer's work
+//   stop          the step to end at, of a schedule over `steps`; 0: all of them
 //   dtype         of the saved weights: "f32" or "bf16"
 json_t *pb_pretraining_defaults(void);
 

@@ -55,6 +55,30 @@ INLINE void store(real *p, vec v)
     *(uvec *)p = v;
 }
 
+// bfloat16 is the upper half of a float: VL words hold the lower and the upper vector of a panel.
+typedef uint32_t words __attribute__((vector_size(VL * 4)));
+typedef float floats __attribute__((vector_size(VL * 4)));
+typedef uint32_t uwords __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+INLINE vec widen(words w)
+{
+#ifdef PB_DOUBLE
+    return __builtin_convertvector((floats)w, vec);
+#else
+    return (floats)w;
+#endif
+}
+
+INLINE vec lower(words w)
+{
+    return widen(w << 16);
+}
+
+INLINE vec upper(words w)
+{
+    return widen(w & 0xffff0000u);
+}
+
 INLINE vec all(real x)
 {
     return x - (vec){0};
@@ -199,9 +223,12 @@ INLINE vec verfc(vec x)
 
 // ---------------------------------------------------------------- products
 
-// M rows of T vectors: columns of a panel of which the first n exist.
+// M rows of T vectors: columns of a panel, of which the first n exist. Either w or h, the panel's
+// weights in bfloat16, is NULL. A tile that is no whole panel lies in one half of it; `up` says in
+// which: the halves share their words.
 INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, const real *x,
-                       size_t ldx, const real *w, size_t k, size_t n, bool accumulate)
+                       size_t ldx, const real *w, const uint32_t *h, const bool up, size_t k,
+                       size_t n, bool accumulate)
 {
     vec acc[MR][NV];
     real edge[PB_NR] __attribute__((aligned(64)));
@@ -219,8 +246,16 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
     for (size_t i = 0; i < k; i++) {
         vec b[NV];
 #pragma GCC unroll 16
-        for (size_t v = 0; v < T; v++)
-            b[v] = load(w + i * PB_NR + v * VL);
+        for (size_t v = 0; v < T; v++) {
+            if (!h) {
+                b[v] = load(w + i * PB_NR + v * VL);
+            } else if (T < NV || v < NV / 2) {
+                words both = *(const uwords *)(h + i * PB_NW + v * VL);
+                b[v] = up ? upper(both) : lower(both);
+                if (T == NV)
+                    b[v + NV / 2] = upper(both);
+            }
+        }
 #pragma GCC unroll 16
         for (size_t m = 0; m < M; m++) {
             vec a = all(x[m * ldx + i]);
@@ -242,12 +277,13 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
 
 #define ROWS_CASE(M, T)                                                                            \
     case M:                                                                                        \
-        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, w, k, n, accumulate);                      \
+        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, w, h, up, k, n, accumulate);               \
         break;
 
 // One tile of m <= MR rows.
-static void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t m,
-                       size_t k, size_t n, bool accumulate)
+INLINE void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
+                       const uint32_t *h, const bool up, size_t m, size_t k, size_t n,
+                       bool accumulate)
 {
     switch (m) {
         ROWS_CASE(1, NT)
@@ -267,27 +303,120 @@ static void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const rea
     }
 }
 
-static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
-                  size_t n, bool accumulate)
+INLINE void panel_any(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
+                      const uint32_t *h, size_t R, size_t k, size_t n, bool accumulate)
 {
-    if (R <= MR_WIDE) {
+    const bool up = false;
+    if (R <= MR_WIDE && MR_WIDE <= 2) {
         switch (R) {
             ROWS_CASE(1, NV)
             ROWS_CASE(2, NV)
-        default:
-            panel_tile(y, ldy, x, ldx, w, R, k, n, accumulate);
         }
         return;
     }
     while (R) {
         // The last two tiles share what is left evenly.
         size_t m = R >= 2 * MR ? MR : R > MR ? (R + 1) / 2 : R;
-        for (size_t c = 0; c < n; c += NT * VL)
-            panel_tile(y + c, ldy, x, ldx, w + c, m, k, n - c, accumulate);
+        const size_t half = NT == NV || n < PB_NR / 2 ? n : PB_NR / 2;
+        for (size_t c = 0; c < half; c += NT * VL)
+            panel_tile(y + c, ldy, x, ldx, w ? w + c : NULL, h ? h + c : NULL, false, m, k, n - c,
+                       accumulate);
+        for (size_t c = half; c < n; c += NT * VL)
+            panel_tile(y + c, ldy, x, ldx, w ? w + c : NULL, h ? h + c - half : NULL, true, m, k,
+                       n - c, accumulate);
         y += m * ldy;
         x += m * ldx;
         R -= m;
     }
+}
+
+static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
+                  size_t n, bool accumulate)
+{
+    panel_any(y, ldy, x, ldx, w, NULL, R, k, n, accumulate);
+}
+
+static void panel16(real *y, size_t ldy, const real *x, size_t ldx, const uint32_t *w, size_t R,
+                    size_t k, size_t n, bool accumulate)
+{
+    panel_any(y, ldy, x, ldx, NULL, w, R, k, n, accumulate);
+}
+
+// Squares of 4 x 4, of 32-bit lanes.
+typedef uint32_t quad __attribute__((vector_size(16)));
+typedef uint32_t uquad __attribute__((vector_size(16), aligned(4), may_alias));
+
+INLINE void turn_square(quad out[4], const uint32_t *w, size_t ld)
+{
+    quad a = *(const uquad *)w, b = *(const uquad *)(w + ld);
+    quad c = *(const uquad *)(w + 2 * ld), d = *(const uquad *)(w + 3 * ld);
+    quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    quad cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    out[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    out[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    out[2] = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+    out[3] = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+}
+
+INLINE real real_of_high(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+INLINE void put_quad(real *t, quad bits)
+{
+#ifdef PB_DOUBLE
+    for (size_t i = 0; i < 4; i++)
+        t[i] = real_of_high(bits[i]);
+#else
+    *(uquad *)t = bits;
+#endif
+}
+
+static void turn(real *t, const real *w, size_t k)
+{
+    size_t i = 0;
+    if (k < PB_NR)
+        memset(t, 0, PB_NR * PB_NR * sizeof *t);
+#ifndef PB_DOUBLE
+    for (; i + 4 <= k; i += 4)
+        for (size_t j = 0; j < PB_NR; j += 4) {
+            quad q[4];
+            turn_square(q, (const uint32_t *)(const void *)(w + i * PB_NR + j), PB_NR);
+#pragma GCC unroll 4
+            for (size_t s = 0; s < 4; s++)
+                put_quad(t + (j + s) * PB_NR + i, q[s]);
+        }
+#endif
+    for (; i < k; i++)
+        for (size_t j = 0; j < PB_NR; j++)
+            t[j * PB_NR + i] = w[i * PB_NR + j];
+}
+
+static void turn16(real *t, const uint32_t *w, size_t k)
+{
+    size_t i = 0;
+    if (k < PB_NR)
+        memset(t, 0, PB_NR * PB_NR * sizeof *t);
+    for (; i + 4 <= k; i += 4)
+        for (size_t j = 0; j < PB_NW; j += 4) {
+            quad q[4];
+            turn_square(q, w + i * PB_NW + j, PB_NW);
+#pragma GCC unroll 4
+            for (size_t s = 0; s < 4; s++) {
+                put_quad(t + (j + s) * PB_NR + i, q[s] << 16);
+                put_quad(t + (j + s + PB_NW) * PB_NR + i, q[s] & 0xffff0000u);
+            }
+        }
+    for (; i < k; i++)
+        for (size_t j = 0; j < PB_NW; j++) {
+            t[j * PB_NR + i] = real_of_high(w[i * PB_NW + j] << 16);
+            t[(j + PB_NW) * PB_NR + i] = real_of_high(w[i * PB_NW + j] & 0xffff0000u);
+        }
 }
 
 INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const real *x,
@@ -628,6 +757,9 @@ extern const pb_kernels NAME(PB_ISA);
 const pb_kernels NAME(PB_ISA) = {
     .isa = TEXT(PB_ISA),
     .panel = panel,
+    .panel16 = panel16,
+    .turn = turn,
+    .turn16 = turn16,
     .dots = dots,
     .axpys = axpys,
     .outer = outer,

@@ -6,14 +6,20 @@
 //
 // Matrices are row-major with a row stride (ld). A *panel* holds NR neighbouring outputs of a
 // weight W (out,in) as (in, NR): the layout in which one row and many rows both stream well.
+//
+// Panels hold numbers as computed with, or in bfloat16: (in, NW) words, word j with output j in its
+// lower half and output j + NW in its upper one. A shift and a mask widen both, exactly and for
+// vectors of any length, so products of the same values are the same bits in either storage.
 #ifndef PB_TENSOR_KERNELS_H
 #define PB_TENSOR_KERNELS_H
 
 #include "tensor/real.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-enum { PB_NR = 32 };
+// Outputs of a panel; 32-bit words that hold their bfloat16 weights for one input.
+enum { PB_NR = 32, PB_NW = PB_NR / 2 };
 
 typedef enum pb_gate_kind { PB_SILU, PB_GELU_TANH, PB_GELU_ERF } pb_gate_kind;
 
@@ -23,6 +29,13 @@ typedef struct pb_kernels {
     // y(R,n) = or += x(R,k) w(k,NR); the first n <= NR columns are stored.
     void (*panel)(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
                   size_t n, bool accumulate);
+    // The same with weights in bfloat16: w(k,NW).
+    void (*panel16)(real *y, size_t ldy, const real *x, size_t ldx, const uint32_t *w, size_t R,
+                    size_t k, size_t n, bool accumulate);
+    // Turns k <= NR inputs of a panel around, w(k,NR) or (k,NW), to t(NR,NR): row j has the weights
+    // of output j, zeros after the k-th. That is a piece of a panel of the transpose.
+    void (*turn)(real *t, const real *w, size_t k);
+    void (*turn16)(real *t, const uint32_t *w, size_t k);
     // t(R,r) = scale * x(R,n) a(r,n)^T
     void (*dots)(real *t, size_t ldt, const real *x, size_t ldx, const real *a, size_t lda,
                  size_t R, size_t r, size_t n, real scale);
