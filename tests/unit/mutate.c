@@ -18,17 +18,16 @@ typedef struct format {
     const char *name;
     seed_maker *seed;
     bool (*target)(const uint8_t *data, size_t size);
-    uint32_t mutations;
 } format;
 
 static const format formats[] = {
-    {"safetensors", seed_safetensors, target_safetensors, MUTATIONS},
-    {"config", seed_config, target_config, MUTATIONS},
-    {"llama2c", seed_llama2c, target_llama2c, MUTATIONS},
-    {"gguf", seed_gguf, target_gguf, MUTATIONS},
-    {"tokenizer", seed_tokenizer, target_tokenizer, MUTATIONS},
-    {"tokenizer_model", seed_spm, target_spm, FEWER},
-    {"tokenizer_json", seed_json, target_json, FEWER},
+    {"tokenizer_model", seed_spm, target_spm},
+    {"tokenizer_json", seed_json, target_json},
+    {"safetensors", seed_safetensors, target_safetensors},
+    {"config", seed_config, target_config},
+    {"llama2c", seed_llama2c, target_llama2c},
+    {"gguf", seed_gguf, target_gguf},
+    {"tokenizer", seed_tokenizer, target_tokenizer},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
@@ -90,11 +89,12 @@ static void test_mutations(void **state)
     const format *f = *state;
     static uint8_t seed[CAP], data[CAP];
     size_t accepted = 0;
+    uint32_t mutations = strncmp(f->name, "tokenizer_", 10) ? MUTATIONS : FEWER;
     for (int v = 0; v < VARIANTS; v++) {
         size_t n = f->seed(seed, CAP, v);
         assert_true(f->target(seed, n)); // the seed itself is valid
     }
-    for (uint32_t i = 0; i < f->mutations; i++) {
+    for (uint32_t i = 0; i < mutations; i++) {
         pb_rng r = pb_rng_make(1, PB_STREAM_TEST, i);
         size_t size = f->seed(data, CAP, (int)(i % VARIANTS));
         for (size_t edits = 1 + below(&r, 4); edits > 0; edits--)
@@ -102,7 +102,7 @@ static void test_mutations(void **state)
         accepted += f->target(data, size);
     }
     // Some edits leave a valid file and most do not: the generator does reach the readers.
-    assert_in_range(accepted, f->mutations / 100, f->mutations * 9 / 10);
+    assert_in_range(accepted, mutations / 100, mutations * 9 / 10);
 }
 
 static void test_truncations(void **state)

@@ -214,6 +214,25 @@ static void test_unigram(void **state)
     }
 }
 
+// An unknown character costs 10 more than the worst piece: "a" is none here, and "ab" is the worst.
+static void test_unknown_cost(void **state)
+{
+    (void)state;
+    for (int better = 0; better < 2; better++) {
+        float rest = better ? -4.8f : -5.2f; // ab c d: -15.0 or -15.8; unknown and bcd: -15.4
+        proto p = begin();
+        spm_begin(&p, false);
+        spm_piece(&p, "ab", -5.4f, SPM_NORMAL);
+        spm_piece(&p, "bcd", 0, SPM_NORMAL);
+        spm_piece(&p, "c", rest, SPM_NORMAL);
+        spm_piece(&p, "d", rest, SPM_NORMAL);
+        spm_normalizer(&p, false, false, true, NULL, 0);
+        pb_tokenizer *t = open_proto(&p);
+        becomes(t, "abcd", better ? "ab|c|d" : "<unk>|bcd");
+        pb_tokenizer_close(t);
+    }
+}
+
 // ---- normalisation and kinds of pieces
 
 static pb_tokenizer *letters(int type, bool with_bytes, bool prefix, bool squeeze, bool escape,
@@ -417,10 +436,10 @@ static void test_llama2(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bpe),           cmocka_unit_test(test_unigram),
-        cmocka_unit_test(test_normalisation), cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_llama2),
+        cmocka_unit_test(test_bpe),          cmocka_unit_test(test_unigram),
+        cmocka_unit_test(test_unknown_cost), cmocka_unit_test(test_normalisation),
+        cmocka_unit_test(test_kinds),        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_hostile),      cmocka_unit_test(test_llama2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

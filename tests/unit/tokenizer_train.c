@@ -237,7 +237,7 @@ static void test_order(void **state)
 {
     (void)state;
     size_t tokens;
-    static const char *const ab[] = {"aa ab abc ", "bca abc ccc "}, *const ba[] = {ab[1], ab[0]};
+    const char *const ab[] = {"aa ab abc ", "bca abc ccc "}, *const ba[] = {ab[1], ab[0]};
     json_t *one = train(ab, 2, 270, &tokens), *two = train(ba, 2, 270, &tokens);
     assert_true(json_equal(one, two));
     json_decref(one);
