@@ -1,4 +1,4 @@
-// `pedrobench merge`: one HDF5 file that links to many runs.
+// `pedrobench collect`: one HDF5 file that links to many runs.
 #include "cli/cli.h"
 #include "core/log.h"
 #include "results/load.h"
@@ -40,8 +40,8 @@ static pb_err run(int argc, char **argv)
                               "one open file reads all. "
                               "The links are relative: move the file together with the runs.\v"
                               "Examples:\n"
-                              "  pedrobench merge runs/quick --out runs/quick.h5\n"
-                              "  pedrobench merge runs/a runs/b/x.h5 --out runs/all.h5\n";
+                              "  pedrobench collect runs/quick --out runs/quick.h5\n"
+                              "  pedrobench collect runs/a runs/b/x.h5 --out runs/all.h5\n";
     static const struct argp_option options[] = {{"out", 'o', "FILE.h5", 0, "The file to write", 0},
                                                  {0}};
     static const struct argp argp = {options, parse, "FOLDER|FILE...", doc, NULL, NULL, NULL};
@@ -52,4 +52,4 @@ static pb_err run(int argc, char **argv)
     return PB_OK;
 }
 
-PB_COMMAND(merge) = {"merge", "link many result files into one HDF5 file", 73, run};
+PB_COMMAND(collect) = {"collect", "link many result files into one HDF5 file", 73, run};
