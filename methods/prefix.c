@@ -1,5 +1,6 @@
-// Prefix tuning: n trained key and value rows per layer in front of position 0, seen by every
-// token. Keys are used as they are (no rotation); the sequence's own positions start at n.
+// Prefix tuning: n trained key and value rows per layer at the positions 0 .. n-1, seen by every
+// token (whose window reaches them). Keys are used as they are (no rotation); the sequence's own
+// positions start at n.
 //
 // Initial values: zeros, small random numbers, or the keys and values of a text. While training,
 // the rows can be re-parameterised by an MLP per layer over an embedding (n,E) that all layers

@@ -696,7 +696,7 @@ static void values(void **state)
     }
 }
 
-// Prefix, then the segment's own rows that the query sees: by the textbook.
+// Prefix, then the segment's own rows, as far as the window goes: by the textbook.
 static void attention_values(void **state)
 {
     static const struct {
@@ -717,7 +717,7 @@ static void attention_values(void **state)
                     size_t row = segments[s].row0 + i, g = h / (H / KVH) * D;
                     double sum = 0, out[D] = {0};
                     for (size_t j = cases[n].prefix ? 0 : P; j <= P + i; j++) {
-                        if (how->window && j >= P && i - (j - P) >= how->window)
+                        if (how->window && P + i - j >= how->window)
                             continue;
                         size_t at = j < P ? j : segments[s].row0 + j - P;
                         const double *k = (j < P ? f.pk.v : f.k.v) + at * KV + g;
