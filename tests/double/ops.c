@@ -21,9 +21,6 @@ static const pb_segment segments[] = {
 };
 enum { S = 4, R = 105, X = 14, Y = 37, H = 4, KVH = 2, D = 10, KV = KVH * D, P = 35, V = 45 };
 
-struct options {
-    double scale;
-};
 enum { A, B, VEC, QUERY, RA, RB, N_IDS };
 static const char *const weight[] = {"W0", "W1", "W2"};
 static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB"};
@@ -33,7 +30,6 @@ static struct {
     pb_arena arena, heads;
     pb_layout layout;
     pb_params params;
-    struct options options;
     pb_selection all;
     pb_item rows[R], segs[S];
     const pb_params *seg_params[S];
@@ -87,16 +83,16 @@ static int set_up(void **state)
 {
     (void)state;
     f.rng = pb_rng_make(1, PB_STREAM_TEST, 0);
-    f.options.scale = -0.7;
     static const struct {
         size_t rows, cols;
     } shape[N_IDS] = {
         [A] = {5, X}, [B] = {5, Y}, [VEC] = {1, Y}, [QUERY] = {1, X}, [RA] = {1, 7}, [RB] = {1, 5}};
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
+    f.layout.spec[B].scale = -0.7;
     if (pb_layout_finish(&f.layout, 1))
         return -1;
-    f.params = (pb_params){&f.layout, &f.options, numbers(f.layout.size, 0.5),
+    f.params = (pb_params){&f.layout, NULL, numbers(f.layout.size, 0.5),
                            calloc(f.layout.size, sizeof(real))};
     f.x = leaf(R, X, PB_TOKENS);
     f.x2 = leaf(R, X, PB_TOKENS);
@@ -470,13 +466,13 @@ static pb_mat *g_prefix_frozen(pb_ctx *c)
 static pb_mat *g_low_rank(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y);
-    pb_low_rank(c, y, &f.x, A, B, PB_EACH(struct options, scale));
+    pb_low_rank(c, y, &f.x, A, B);
     return y;
 }
 static pb_mat *g_low_rank_frozen_input(pb_ctx *c)
 {
     pb_mat *y = frozen(c, &f.y);
-    pb_low_rank(c, y, frozen(c, &f.x), A, B, PB_EACH(struct options, scale));
+    pb_low_rank(c, y, frozen(c, &f.x), A, B);
     return y;
 }
 static pb_mat *g_down_up(pb_ctx *c)
@@ -650,7 +646,7 @@ static void values(void **state)
             double want = f.y.v[i * Y + j];
             for (size_t r = 0; r < 5; r++)
                 for (size_t k = 0; k < X; k++)
-                    want += f.options.scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
+                    want += f.layout.spec[B].scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
             assert_true(fabs(low->v[i * Y + j] - want) <= 1e-12 * (1 + fabs(want)));
         }
     pb_mat *scaled = g_scale_response(begin());
