@@ -497,6 +497,10 @@ static pb_mat *g_scale_vector_only(pb_ctx *c)
 {
     return pb_scale(c, frozen(c, &f.y), &f.l, 1, false, true);
 }
+static pb_mat *g_copy(pb_ctx *c)
+{
+    return pb_copy(c, &f.y);
+}
 static pb_mat *g_scale_by(pb_ctx *c)
 {
     return pb_scale_by(c, &f.y, VEC);
@@ -608,6 +612,7 @@ static const struct {
     {"scale, plus one", g_scale_plus, " y l"},
     {"scale, response only", g_scale_response, " y l"},
     {"scale, vector alone", g_scale_vector_only, " l"},
+    {"copy", g_copy, " y"},
     {"scale by a tenant's vector", g_scale_by, " y VEC"},
     {"shift", g_shift, " y VEC"},
     {"a tenant's vector per segment", g_each, " y VEC"},
