@@ -127,6 +127,7 @@ static void selected(void **state)
          ",\"rank_pattern\":{\"layers.1.self_attn.q_proj\":7,\"q_proj\":2,\"q\":9}}",
          "ranks", "q@0:2,q@1:7"},
         {"{" LORA "," QV ",\"rank_pattern\":{\"self_attn.(q|v)_proj\":3}}", "ranks", "q:3,v:3"},
+        {"{" LORA "," QV ",\"rank_pattern\":{\"self_attn.q\":9,\"attn.v_proj\":5}}", "ranks", ""},
         {"{" LORA "," QV ",\"alpha_pattern\":{\"v_proj\":0.5}}", "alphas", "v:0.5"},
         {"{" LORA "," QV "}", "rank", "4"},
         {"{" LORA "," QV "}", "alpha", "8"},
