@@ -1,6 +1,6 @@
 // IA3: learned vectors scale keys, values and the input of the feed-forward's down projection:
-// k * l_k, v * l_v, down(mid * l_mid); vectors start at ones. Any other linear's output can be
-// scaled as well (of `down` its input, as published and as Hugging Face stores it).
+// k * l_k, v * l_v, down(mid * l_mid); vectors start at ones. The output of any linear can be
+// scaled, or its input (of `down`, as published; Hugging Face calls these feed-forward modules).
 //
 // With rank = 0 (plain) the vector itself is trained. With rank = r > 0 it is re-parameterised,
 // l = 1 + v W with v (1,r) and W (r,n), which gives the method a size knob; W starts at zero, v at
@@ -10,12 +10,13 @@
 // of MiLoRA, arXiv 2410.18035.
 #include "methods/method.h"
 
+#include <math.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 struct ia3 {
     long rank;
-    unsigned targets;
+    const char *targets, *inputs;
 };
 
 static const char *const linears[] = {PB_LINEAR_NAMES};
@@ -23,24 +24,47 @@ static const char *const linears[] = {PB_LINEAR_NAMES};
 static const pb_option options[] = {
     {"rank", PB_OPT_INT, offsetof(struct ia3, rank), "0", 0, 4096, NULL,
      "0: plain vectors; r: vectors made from r numbers by a learned matrix", false},
-    {"targets", PB_OPT_FLAGS, offsetof(struct ia3, targets), "k,v,down", 0, 0, linears,
-     "linears whose output is scaled (of down, its input)", true},
+    {"targets", PB_OPT_SITES, offsetof(struct ia3, targets), "k,v,down", 0, 0, linears,
+     "linears that are scaled, of all layers or of some: k,v@0-3", true},
+    {"inputs", PB_OPT_SITES, offsetof(struct ia3, inputs), "down", 0, 0, linears,
+     "targets of which the input is scaled, not the output", true},
     {0}};
 
 static const double lr_grid[] = {1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 0};
 
-enum { L_OF = 0, V_OF = PB_N_LINEARS, W_OF = 2 * PB_N_LINEARS };
+// Vectors of outputs and of inputs have ids of their own: tenants may differ in which they scale.
+enum {
+    L_OF = 0,
+    IN_OF = PB_N_LINEARS,
+    V_OF = 2 * PB_N_LINEARS,
+    W_OF = 3 * PB_N_LINEARS,
+    W_IN_OF = 4 * PB_N_LINEARS
+};
 
-static size_t width(const pb_config *config, int t)
+static bool at_input(const struct ia3 *o, size_t layer, int t)
 {
-    return t == PB_LIN_DOWN ? config->ffn : pb_linear_out(config, (pb_linear_id)t);
+    return pb_site_listed(o->inputs, layer, (pb_linear_id)t, NULL);
 }
 
+// Keeps of `inputs` those that are targets, as Hugging Face's configurations have it.
 static pb_err prepare(void *options_, const pb_config *config)
 {
-    (void)config;
-    const struct ia3 *o = options_;
-    return o->targets ? PB_OK : pb_fail(PB_USAGE, "e.g. targets=k,v,down", "IA3 has no target");
+    struct ia3 *o = options_;
+    if (!*o->targets)
+        return pb_fail(PB_USAGE, "e.g. targets=k,v,down", "IA3 has no target");
+    PB_TRY(pb_sites_fit(o->targets, config));
+    PB_TRY(pb_sites_fit(o->inputs, config));
+    double *both = malloc(config->layers * PB_N_LINEARS * sizeof *both);
+    for (size_t i = 0; both && i < config->layers; i++)
+        for (int t = 0; t < PB_N_LINEARS; t++)
+            both[i * PB_N_LINEARS + (size_t)t] =
+                pb_site_listed(o->targets, i, (pb_linear_id)t, NULL) && at_input(o, i, t) ? 0 : NAN;
+    const char *inputs = both ? pb_sites_list(both, config->layers, false) : NULL;
+    free(both);
+    if (!inputs)
+        return pb_fail(PB_MEMORY, NULL, "no memory for the options of IA3");
+    o->inputs = inputs;
+    return PB_OK;
 }
 
 static pb_err layout(pb_layout *l, const void *options_, const pb_config *config)
@@ -48,39 +72,44 @@ static pb_err layout(pb_layout *l, const void *options_, const pb_config *config
     const struct ia3 *o = options_;
     for (int i = 0; i < (int)config->layers; i++)
         for (int t = 0; t < PB_N_LINEARS; t++) {
-            if (!(o->targets >> t & 1))
+            pb_linear_id id = (pb_linear_id)t;
+            if (!pb_site_listed(o->targets, (size_t)i, id, NULL))
                 continue;
-            const char *path = pb_linear_path((pb_linear_id)t);
-            unsigned way = t == PB_LIN_DOWN ? 0 : PB_TRANSPOSED; // files: (out,1), of down (1,in)
+            const char *path = pb_linear_path(id);
+            bool in = at_input(o, (size_t)i, t);
+            size_t n = in ? pb_linear_in(config, id) : pb_linear_out(config, id);
+            unsigned way = in ? 0 : PB_TRANSPOSED; // files: (1,in) or (out,1)
             char name[96];
             if (!o->rank) {
                 snprintf(name, sizeof name, "%s.ia3_l", path);
-                pb_layout_add(l, i, L_OF + t, name, 1, width(config, t), PB_INIT_ONE, 0,
+                pb_layout_add(l, i, (in ? IN_OF : L_OF) + t, name, 1, n, PB_INIT_ONE, 0,
                               way | PB_NO_DECAY);
                 continue;
             }
             snprintf(name, sizeof name, "%s.ia3_v", path);
             pb_layout_add(l, i, V_OF + t, name, 1, (size_t)o->rank, PB_INIT_NORMAL, 1, 0);
             snprintf(name, sizeof name, "%s.ia3_W", path);
-            pb_layout_add(l, i, W_OF + t, name, (size_t)o->rank, width(config, t), PB_INIT_ZERO, 0,
-                          0);
+            pb_layout_add(l, i, (in ? W_IN_OF : W_OF) + t, name, (size_t)o->rank, n, PB_INIT_ZERO,
+                          0, 0);
         }
     return PB_OK;
 }
 
 static pb_mat *site(pb_ctx *c, const void *options_, pb_site s, pb_mat *x, pb_mat *y)
 {
-    (void)x;
     const struct ia3 *o = options_;
-    int t = s == PB_SITE_MID ? PB_LIN_DOWN : (int)pb_site_linear(s);
-    if (t == PB_N_LINEARS || s == PB_SITE_DOWN)
+    int in = (int)pb_site_input(s), out = (int)pb_site_linear(s);
+    bool input = in < PB_N_LINEARS;
+    int t = input ? in : out;
+    if (t == PB_N_LINEARS ||
+        !pb_most_cols(c, o->rank ? (input ? W_IN_OF : W_OF) + t : (input ? IN_OF : L_OF) + t))
         return y;
+    if (input && y == x) // others read it too
+        y = pb_copy(c, y);
     if (!o->rank)
-        return pb_scale_by(c, y, L_OF + t);
-    if (!pb_most_cols(c, W_OF + t))
-        return y;
+        return pb_scale_by(c, y, (input ? IN_OF : L_OF) + t);
     pb_mat *l = pb_zeros(c, y->cols);
-    pb_up(c, l, pb_each(c, V_OF + t), W_OF + t);
+    pb_up(c, l, pb_each(c, V_OF + t), (input ? W_IN_OF : W_OF) + t);
     return pb_scale(c, y, l, 0, true, false);
 }
 
@@ -89,10 +118,11 @@ static pb_err merge(const pb_params *p, const pb_merge_args *m)
     if (((const struct ia3 *)p->options)->rank)
         return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised IA3 cannot be merged");
     const real *l = pb_values(p, m->layer, L_OF + (int)m->linear, NULL, NULL);
-    for (size_t i = 0; l && i < m->out; i++) {
+    const real *in = pb_values(p, m->layer, IN_OF + (int)m->linear, NULL, NULL);
+    for (size_t i = 0; (l || in) && i < m->out; i++) {
         for (size_t k = 0; k < m->in; k++)
-            m->w[i * m->in + k] *= m->linear == PB_LIN_DOWN ? l[k] : l[i];
-        if (m->bias && m->linear != PB_LIN_DOWN)
+            m->w[i * m->in + k] *= in ? in[k] : l[i];
+        if (m->bias && l)
             m->bias[i] *= l[i];
     }
     return PB_OK;
@@ -113,7 +143,9 @@ static void fold_values(const pb_params *to, const pb_params *from, const pb_con
             size_t r = 0, n = 0;
             const real *W = pb_values(from, i, W_OF + t, &r, &n);
             const real *v = pb_values(from, i, V_OF + t, NULL, NULL);
-            real *l = pb_values(to, i, L_OF + t, NULL, NULL);
+            real *l = pb_values(to, i, (W ? L_OF : IN_OF) + t, NULL, NULL);
+            if (!W)
+                W = pb_values(from, i, W_IN_OF + t, &r, &n);
             for (size_t k = 0; W && k < n; k++) {
                 l[k] = 1;
                 for (size_t j = 0; j < r; j++)
@@ -122,28 +154,19 @@ static void fold_values(const pb_params *to, const pb_params *from, const pb_con
         }
 }
 
-static void peft_config(const void *options_, const pb_config *config, json_t *out)
-{
-    (void)config;
-    const struct ia3 *o = options_;
-    static const char *const suffix[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                         "gate_proj", "up_proj", "down_proj"};
-    json_t *targets = json_array(), *ffn = json_array();
-    for (int t = 0; t < PB_N_LINEARS; t++)
-        if (o->targets >> t & 1)
-            json_array_append_new(targets, json_string(suffix[t]));
-    if (o->targets >> PB_LIN_DOWN & 1)
-        json_array_append_new(ffn, json_string("down_proj"));
-    json_object_set_new(out, "target_modules", targets);
-    json_object_set_new(out, "feedforward_modules", ffn);
-    json_object_set_new(out, "fan_in_fan_out", json_false());
-}
+static const pb_peft_key keys[] = {{"target_modules", .option = "targets", .required = true},
+                                   {"feedforward_modules", .option = "inputs", .required = true},
+                                   {"exclude_modules", .selects = true},
+                                   {"fan_in_fan_out", .only = "[false]"},
+                                   {"init_ia3_weights", .idle = true},
+                                   {0}};
 
 PB_METHOD(ia3) = {
     .name = "ia3",
     .doc = "learned vectors scale keys, values and feed-forward activations",
     .citation = "Liu et al. 2022, arXiv 2205.05638",
     .peft_type = "IA3",
+    .peft_keys = keys,
     .options = options,
     .options_size = sizeof(struct ia3),
     .knob = "rank",
@@ -156,5 +179,4 @@ PB_METHOD(ia3) = {
     .merge = merge,
     .fold = fold,
     .fold_values = fold_values,
-    .peft_config = peft_config,
 };

@@ -13,14 +13,23 @@
 #include "model/config.h"
 #include "tensor/ops.h"
 
-// Where a method can act. x is the input of the site's linear, y its output (at MID, the input of
-// DOWN; at LAYER_IN, the layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual
-// stream, x being the normalised input of the block). Where a backbone has norms behind its blocks
-// (Gemma 2), O and DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears
-// give, before norms of their heads (Qwen3) and the rotation; Q_ROT and K_ROT are after both.
+// Where a method can act. x is the input of the site's linear, y its output (at LAYER_IN, the
+// layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual stream, x being the
+// normalised input of the block). Where a backbone has norms behind its blocks (Gemma 2), O and
+// DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears give, before norms
+// of their heads (Qwen3) and the rotation; Q_ROT and K_ROT are after both.
+//
+// At MID (the input of DOWN) and at the sites that end in _IN, y is what the linear is about to
+// read. Q_IN, K_IN and V_IN share theirs, as GATE_IN and UP_IN do: edit a pb_copy of it there.
 #define PB_SITES(X)                                                                                \
     X(LAYER_IN)                                                                                    \
-    X(Q) X(K) X(V) X(Q_ROT) X(K_ROT) X(O) X(ATTN_OUT) X(GATE) X(UP) X(MID) X(DOWN) X(FFN_OUT)
+    X(Q_IN)                                                                                        \
+    X(K_IN)                                                                                        \
+    X(V_IN)                                                                                        \
+    X(Q)                                                                                           \
+    X(K)                                                                                           \
+    X(V) X(Q_ROT) X(K_ROT) X(O_IN) X(O) X(ATTN_OUT) X(GATE_IN) X(UP_IN) X(GATE) X(UP) X(MID)       \
+        X(DOWN) X(FFN_OUT)
 #define PB_SITE_ENUM(name) PB_SITE_##name,
 typedef enum pb_site { PB_SITES(PB_SITE_ENUM) PB_N_SITES } pb_site;
 #undef PB_SITE_ENUM
@@ -41,17 +50,23 @@ typedef enum pb_linear_id {
 const char *pb_linear_path(pb_linear_id l); // "self_attn.q_proj", ...
 size_t pb_linear_in(const pb_config *c, pb_linear_id l);
 size_t pb_linear_out(const pb_config *c, pb_linear_id l);
-// The linear whose output a site is, or PB_N_LINEARS.
+// The linear whose output (or input) a site is, or PB_N_LINEARS.
 pb_linear_id pb_site_linear(pb_site s);
+pb_linear_id pb_site_input(pb_site s);
 
 // ---------------------------------------------------------------- options
 
 typedef enum pb_option_type {
-    PB_OPT_INT,  // long
-    PB_OPT_REAL, // double
-    PB_OPT_BOOL, // bool
-    PB_OPT_ENUM, // int: index into names
-    PB_OPT_FLAGS // unsigned: a set of names; on the command line "q,v,up"
+    PB_OPT_INT,   // long
+    PB_OPT_REAL,  // double
+    PB_OPT_BOOL,  // bool
+    PB_OPT_ENUM,  // int: index into names
+    PB_OPT_FLAGS, // unsigned: a set of names; on the command line "q,v,up"
+    // const char *: linears of layers, as a list of NAME or NAME@LAYERS such as "q,v@0-3+7", and
+    // the same with a number each, "q:4,down@0-3:16", of which the last that names a linear counts.
+    // The texts live as long as the program: options are copied as plain memory.
+    PB_OPT_SITES,
+    PB_OPT_SITE_VALUES
 } pb_option_type;
 
 typedef struct pb_option {
@@ -59,11 +74,37 @@ typedef struct pb_option {
     pb_option_type type;
     size_t offset;            // in the method's options struct
     const char *def;          // default, as text
-    double min, max;          // of INT and REAL
-    const char *const *names; // of ENUM and FLAGS, NULL-terminated
+    double min, max;          // of INT, REAL and SITE_VALUES
+    const char *const *names; // of ENUM, FLAGS and SITES (the linears), NULL-terminated
     const char *doc;          // one line
     bool per_tenant; // tenants that differ in this option alone may share a parallel region
 } pb_option;
+
+// Whether a list of SITES or SITE_VALUES names a linear of a layer; *value is the number beside it.
+bool pb_site_listed(const char *list, size_t layer, pb_linear_id l, double *value);
+// Fails when a list names a layer that the backbone does not have.
+pb_err pb_sites_fit(const char *list, const pb_config *c);
+// The list of those linears whose `value` (L, PB_N_LINEARS) is not NaN, with the numbers or
+// without; NULL when out of memory.
+const char *pb_sites_list(const double *value, size_t layers, bool numbers);
+
+// ---------------------------------------------------------------- files
+
+// A key of adapter_config.json: how a method's options are written for others, and what of other
+// programs' files is understood. One of the fields behind `key` says what it is. Options that no
+// key holds are kept under the suite's own key.
+//
+// SITES are written and read as PEFT's module lists (and read as regular expressions and
+// "all-linear"), SITE_VALUES as its patterns, names and numbers as they are.
+typedef struct pb_peft_key {
+    const char *key;
+    const char *option; // its value is this option's
+    const char *only;   // a JSON list of what is supported; the first is written, unless it is null
+    size_t (*follows)(const pb_config *c); // it follows from the backbone, and must agree
+    bool required;
+    bool selects; // exclude_modules, layers_to_transform, layers_pattern: which modules SITES mean
+    bool idle;    // it changes nothing, and is not written
+} pb_peft_key;
 
 // ---------------------------------------------------------------- the method
 
@@ -98,9 +139,10 @@ typedef struct pb_bilevel {
 
 typedef struct pb_method {
     const char *name;
-    const char *doc;       // one line
-    const char *citation;  // where it was published
-    const char *peft_type; // of adapter_config.json
+    const char *doc;              // one line
+    const char *citation;         // where it was published
+    const char *peft_type;        // of adapter_config.json; no two methods share one
+    const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
     const pb_option *options; // ends with a row whose name is NULL
     size_t options_size;      // of the options struct
@@ -141,8 +183,6 @@ typedef struct pb_method {
     void (*fold_values)(const pb_params *to, const pb_params *from, const pb_config *config);
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);
-    // Adds the keys that other software expects in adapter_config.json. Optional.
-    void (*peft_config)(const void *options, const pb_config *config, json_t *out);
 } pb_method;
 
 #define PB_METHOD(name) const pb_method pb_method_##name

@@ -159,28 +159,22 @@ static bool bilevel(const void *options_, pb_bilevel *out)
     return o->activation == ACT_RATIONAL && o->theta_lr > 0;
 }
 
-static void peft_config(const void *options_, const pb_config *config, json_t *out)
-{
-    (void)config;
-    const struct pedro *o = options_;
-    json_t *targets = json_array();
-    for (int t = 0; t < PB_N_LINEARS; t++)
-        if (o->targets >> t & 1)
-            json_array_append_new(targets, json_string(linears[t]));
-    json_object_set_new(out, "r", json_integer(o->r));
-    json_object_set_new(out, "targets", targets);
-    json_object_set_new(out, "pooler", json_string(poolers[o->pooler]));
-    json_object_set_new(out, "activation", json_string(acts[o->activation]));
-    json_object_set_new(out, "pool_site", json_string(order[o->pool_site]));
-    json_object_set_new(out, "rope", json_string(order[o->rope]));
-    json_object_set_new(out, "prompt_scaled", json_boolean(o->prompt_scaled));
-}
+// PEFT knows no PEDRO: these keys are the suite's own choice, and readable.
+static const pb_peft_key keys[] = {{"r", .option = "r", .required = true},
+                                   {"targets", .option = "targets", .required = true},
+                                   {"pooler", .option = "pooler", .required = true},
+                                   {"activation", .option = "activation", .required = true},
+                                   {"pool_site", .option = "pool_site", .required = true},
+                                   {"rope", .option = "rope", .required = true},
+                                   {"prompt_scaled", .option = "prompt_scaled", .required = true},
+                                   {0}};
 
 PB_METHOD(pedro) = {
     .name = "pedro",
     .doc = "vectors generated from the prompt scale query, value and feed-forward activations",
     .citation = "Xie et al. 2024, arXiv 2409.17834",
     .peft_type = "PEDRO",
+    .peft_keys = keys,
     .options = options,
     .options_size = sizeof(struct pedro),
     .knob = "r",
@@ -195,5 +189,4 @@ PB_METHOD(pedro) = {
     .prompt = prompt,
     .site = site,
     .bilevel = bilevel,
-    .peft_config = peft_config,
 };

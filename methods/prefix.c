@@ -1,5 +1,6 @@
-// Prefix tuning: n trained key and value rows per layer in front of position 0, seen by every
-// token. Keys are used as they are (no rotation); the sequence's own positions start at n.
+// Prefix tuning: n trained key and value rows per layer at the positions 0 .. n-1, seen by every
+// token (whose window reaches them). Keys are used as they are (no rotation); the sequence's own
+// positions start at n.
 //
 // Initial values: zeros, small random numbers, or the keys and values of a text. While training,
 // the rows can be re-parameterised by an MLP per layer over an embedding (n,E) that all layers
@@ -158,23 +159,32 @@ static void fold_values(const pb_params *to, const pb_params *from, const pb_con
         }
 }
 
-static void peft_config(const void *options_, const pb_config *config, json_t *out)
+static size_t layers_of(const pb_config *c)
 {
-    const struct prefix *o = options_;
-    json_object_set_new(out, "num_virtual_tokens", json_integer(o->length));
-    json_object_set_new(out, "token_dim", json_integer((json_int_t)pb_kv_width(config)));
-    json_object_set_new(out, "num_transformer_submodules", json_integer(1));
-    json_object_set_new(out, "num_attention_heads", json_integer((json_int_t)config->kv_heads));
-    json_object_set_new(out, "num_layers", json_integer((json_int_t)config->layers));
-    json_object_set_new(out, "encoder_hidden_size", json_integer((json_int_t)config->width));
-    json_object_set_new(out, "prefix_projection", json_false());
+    return c->layers;
 }
+
+static size_t heads_of(const pb_config *c)
+{
+    return c->kv_heads;
+}
+
+// A projection (prefix_projection) is folded when it is saved: the rows in the file are the result.
+static const pb_peft_key keys[] = {{"num_virtual_tokens", .option = "length", .required = true},
+                                   {"token_dim", .follows = pb_kv_width},
+                                   {"num_layers", .follows = layers_of},
+                                   {"num_attention_heads", .follows = heads_of},
+                                   {"num_transformer_submodules", .only = "[1]"},
+                                   {"prefix_projection", .only = "[false, true]"},
+                                   {"encoder_hidden_size", .idle = true},
+                                   {0}};
 
 PB_METHOD(prefix) = {
     .name = "prefix",
     .doc = "trained keys and values in front of the sequence",
     .citation = "Li & Liang 2021, arXiv 2101.00190",
     .peft_type = "PREFIX_TUNING",
+    .peft_keys = keys,
     .options = options,
     .options_size = sizeof(struct prefix),
     .knob = "length",
@@ -188,5 +198,4 @@ PB_METHOD(prefix) = {
     .prefix = prefix,
     .fold = fold,
     .fold_values = fold_values,
-    .peft_config = peft_config,
 };

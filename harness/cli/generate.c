@@ -149,7 +149,7 @@ static pb_err run(int argc, char **argv)
         goto done;
     }
     if (a.adapter) {
-        PB_GO(pb_adapter_load(&ad, a.adapter, &m->config));
+        PB_GO(pb_adapter_load(&ad, a.adapter, &m->config, m->sha256));
         PB_GO(pb_adapter_serve(ad));
     }
     PB_GO(encode_prompt(m, &a, &ids, &n, &cap));

@@ -107,9 +107,8 @@ static pb_err run(int argc, char **argv)
         goto done;
     }
     if (a.adapter) {
-        PB_GO(pb_adapter_load(&loaded, a.adapter, &m->config));
-        PB_GO(pb_adapter_new(&ad, loaded->method, loaded->options, &m->config, true));
-        memcpy(ad->params.v, loaded->params.v, ad->layout.size * sizeof(real));
+        PB_GO(pb_adapter_load(&loaded, a.adapter, &m->config, m->sha256));
+        PB_GO(pb_adapter_trainable(&ad, loaded, NULL));
     }
     pb_step_limits limits = {.rows = n - 1, .segments = 1, .train = true};
     PB_GO(pb_step_new(&st, m, &ad, ad ? 1 : 0, &limits));
@@ -141,7 +140,7 @@ static pb_err run(int argc, char **argv)
         if (s->flags & (PB_FROZEN | PB_UNSAVED))
             continue;
         if (ad)
-            PB_GO(pb_adapter_key(key, sizeof key, ad, s));
+            PB_GO(pb_adapter_key(key, sizeof key, s));
         else if (s->layer == PB_GLOBAL)
             PB_GO(pb_path(key, sizeof key, "%s", s->name));
         else

@@ -1,6 +1,7 @@
 // `pedrobench inspect`: what a model, adapter, tokenizer, checkpoint or result file is.
 #include "cli/common/common.h"
 #include "model/gguf.h"
+#include "model/peft.h"
 #include "model/source.h"
 #include "results/journal.h"
 #include "results/load.h"
@@ -162,6 +163,18 @@ static pb_err inspect_model(json_t *out, const char *path)
     return PB_OK;
 }
 
+static json_t *without_nulls(const json_t *o)
+{
+    json_t *out = json_object(), *v;
+    const char *key;
+    json_object_foreach((json_t *)o, key, v)
+    {
+        if (!json_is_null(v))
+            json_object_set(out, key, v);
+    }
+    return out;
+}
+
 static pb_err inspect_adapter(json_t *out, const char *folder)
 {
     pb_err err = PB_OK;
@@ -170,11 +183,15 @@ static pb_err inspect_adapter(json_t *out, const char *folder)
     pb_tensors *t = NULL;
     PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
     PB_GO(pb_json_load(&config, path));
-    PB_GO(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
-    PB_GO(pb_tensors_open(&t, path));
+    PB_GO(pb_adapter_weights(&t, folder));
     set_text(out, "kind", "adapter");
     set_text(out, "method", json_string_value(json_object_get(config, "peft_type")));
-    json_object_set(out, "options", config);
+    const pb_method *m;
+    if (pb_peft_method(&m, config))
+        set_text(out, "unsupported", pb_error_message());
+    else
+        set_text(out, "what", m->doc);
+    json_object_set_new(out, "options", without_nulls(config));
     describe_tensors(out, t);
 done:
     json_decref(config);

@@ -243,7 +243,7 @@ static pb_err run(int argc, char **argv)
         goto done;
     }
     if (a.adapter) {
-        PB_GO(pb_adapter_load(&ad, a.adapter, &m->config));
+        PB_GO(pb_adapter_load(&ad, a.adapter, &m->config, m->sha256));
         PB_GO(pb_adapter_serve(ad));
     }
     pb_step_limits limits = {

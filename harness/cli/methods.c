@@ -34,7 +34,7 @@ static void show(const pb_method *m)
     for (const pb_option *o = m->options; o->name; o++) {
         printf("  %-14s %s (default %s)\n", o->name, o->doc, o->def);
         if (o->names) {
-            printf("  %-14s %s", "", o->type == PB_OPT_FLAGS ? "any of" : "one of");
+            printf("  %-14s %s", "", o->type == PB_OPT_ENUM ? "one of" : "any of");
             for (int i = 0; o->names[i]; i++)
                 printf(" %s", o->names[i]);
             printf("\n");

@@ -31,6 +31,7 @@ static const struct argp_option opts[] = {
     {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"task", 't', "NAME", 0, "Task (`pedrobench tasks` lists them)", 0},
     {"method", 'x', "NAME", 0, "Method: pedro, lora, ia3, prefix, none, full", 0},
+    {"adapter", 'a', "DIR", 0, "Train this adapter further, instead of a new one of --method", 0},
     {"set", 's', "KEY=VALUE", 0, "Option of the method (may be repeated)", 0},
     {"budget", 'b', "N", 0, "Trainable parameters: a count, or a share such as 0.5%", 0},
     {"seed", 'S', "N", 0, "Seed of initial values and data order (default 1)", 0},
@@ -92,6 +93,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'x':
         json_object_set_new(c, "method", json_string(arg));
+        break;
+    case 'a':
+        json_object_set_new(c, "adapter", json_string(arg));
         break;
     case 's':
         eq = strchr(arg, '=');
@@ -164,8 +168,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
-        if (!json_object_get(c, "task") || !json_object_get(c, "method") || !a->out)
-            argp_error(state, "--task, --method and --out are needed");
+        if (!json_object_get(c, "task") || !a->out ||
+            (!json_object_get(c, "method") && !json_object_get(c, "adapter")))
+            argp_error(state, "--task, --method (or --adapter) and --out are needed");
         if (!json_object_get(c, "model"))
             json_object_set_new(c, "model", json_string(pb_default_model()));
         if (strlen(a->out) < 4 || strcmp(a->out + strlen(a->out) - 3, ".h5"))
@@ -187,7 +192,8 @@ static const struct argp argp = {
     "Examples:\n"
     "  pedrobench train --task yesno --method pedro --budget 0.5% --out run.h5\n"
     "  pedrobench train --model stories260K/checkpoint_legacy.bin --task e2e --data DATA \\\n"
-    "      --method lora --set rank=2 --set targets=q,v --lr 3e-3 --steps 500 --out lora.h5",
+    "      --method lora --set rank=2 --set targets=q,v --lr 3e-3 --steps 500 --out lora.h5\n"
+    "  pedrobench train --task yesno --adapter run.adapter --out further.h5",
     NULL,
     NULL,
     NULL};
@@ -200,8 +206,8 @@ static pb_err run(int argc, char **argv)
     pb_cache cache = {0};
     pb_experiment_result r;
     char label[96];
-    snprintf(label, sizeof label, "%s on %s",
-             json_string_value(json_object_get(a.config, "method")),
+    const char *method = json_string_value(json_object_get(a.config, "method"));
+    snprintf(label, sizeof label, "%s on %s", method ? method : "adapter",
              json_string_value(json_object_get(a.config, "task")));
     pb_experiment_args args = {a.data, label, 200, true};
     pb_err err = pb_experiment_run(&r, a.config, a.out, &cache, &args);

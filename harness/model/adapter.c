@@ -1,12 +1,10 @@
-// Adapters: options, values, files, folding.
+// Adapters: values, folding, files.
 #include "model/adapter.h"
 
 #include "core/file.h"
-#include "core/log.h"
-#include "model/tensors.h"
+#include "model/peft.h"
 #include "tensor/layers.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +64,28 @@ pb_linear_id pb_site_linear(pb_site s)
     }
 }
 
+pb_linear_id pb_site_input(pb_site s)
+{
+    switch (s) {
+    case PB_SITE_Q_IN:
+        return PB_LIN_Q;
+    case PB_SITE_K_IN:
+        return PB_LIN_K;
+    case PB_SITE_V_IN:
+        return PB_LIN_V;
+    case PB_SITE_O_IN:
+        return PB_LIN_O;
+    case PB_SITE_GATE_IN:
+        return PB_LIN_GATE;
+    case PB_SITE_UP_IN:
+        return PB_LIN_UP;
+    case PB_SITE_MID:
+        return PB_LIN_DOWN;
+    default:
+        return PB_N_LINEARS;
+    }
+}
+
 const pb_method *pb_method_find(const char *name)
 {
     char known[512] = "";
@@ -79,200 +99,6 @@ const pb_method *pb_method_find(const char *name)
     snprintf(hint, sizeof hint, "methods are %s", known);
     (void)pb_fail(PB_USAGE, hint, "there is no method \"%s\"", name);
     return NULL;
-}
-
-// ---------------------------------------------------------------- options
-
-static const pb_option *option_find(const pb_method *m, const char *name)
-{
-    for (const pb_option *o = m->options; o->name; o++)
-        if (!strcmp(o->name, name))
-            return o;
-    return NULL;
-}
-
-static void *field(const void *options, const pb_option *o)
-{
-    return (char *)options + o->offset;
-}
-
-static int name_index(const pb_option *o, const char *s, size_t len)
-{
-    for (int i = 0; o->names[i]; i++)
-        if (strlen(o->names[i]) == len && !strncmp(o->names[i], s, len))
-            return i;
-    return -1;
-}
-
-static const char *list_names(const pb_option *o, char *out, size_t size)
-{
-    size_t n =
-        (size_t)snprintf(out, size, "use %s", o->type == PB_OPT_FLAGS ? "any of " : "one of ");
-    for (int i = 0; o->names[i] && n < size; i++)
-        n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", o->names[i]);
-    return out;
-}
-
-pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value)
-{
-    char hint[400];
-    const pb_option *o = option_find(m, name);
-    if (!o) {
-        size_t n = 0;
-        hint[0] = 0;
-        for (const pb_option *k = m->options; k->name && n < sizeof hint; k++)
-            n +=
-                (size_t)snprintf(hint + n, sizeof hint - n, "%s%s", n ? ", " : "it has: ", k->name);
-        return pb_fail(PB_USAGE, *hint ? hint : "it has no options",
-                       "method %s has no option \"%s\"", m->name, name);
-    }
-    char *end = NULL;
-    errno = 0;
-    switch (o->type) {
-    case PB_OPT_INT: {
-        long v = strtol(value, &end, 10);
-        snprintf(hint, sizeof hint, "%g..%g are possible", o->min, o->max);
-        if (errno || end == value || *end || (double)v < o->min || (double)v > o->max)
-            return pb_fail(PB_USAGE, hint, "%s: %s=%s is not a possible integer", m->name, name,
-                           value);
-        *(long *)field(options, o) = v;
-        return PB_OK;
-    }
-    case PB_OPT_REAL: {
-        double v = strtod(value, &end);
-        snprintf(hint, sizeof hint, "%g..%g are possible", o->min, o->max);
-        if (end == value || *end || !(v >= o->min && v <= o->max))
-            return pb_fail(PB_USAGE, hint, "%s: %s=%s is not a possible number", m->name, name,
-                           value);
-        *(double *)field(options, o) = v;
-        return PB_OK;
-    }
-    case PB_OPT_BOOL:
-        if (strcmp(value, "true") && strcmp(value, "false"))
-            return pb_fail(PB_USAGE, "use true or false", "%s: %s=%s", m->name, name, value);
-        *(bool *)field(options, o) = value[0] == 't';
-        return PB_OK;
-    case PB_OPT_ENUM: {
-        int v = name_index(o, value, strlen(value));
-        if (v < 0)
-            return pb_fail(PB_USAGE, list_names(o, hint, sizeof hint), "%s: %s=%s", m->name, name,
-                           value);
-        *(int *)field(options, o) = v;
-        return PB_OK;
-    }
-    case PB_OPT_FLAGS: {
-        unsigned set = 0;
-        for (const char *s = value; *s;) {
-            size_t len = strcspn(s, ",");
-            int v = name_index(o, s, len);
-            if (v < 0)
-                return pb_fail(PB_USAGE, list_names(o, hint, sizeof hint), "%s: %s=%s has \"%.*s\"",
-                               m->name, name, value, (int)len, s);
-            set |= 1u << v;
-            s += len + (s[len] == ',');
-        }
-        *(unsigned *)field(options, o) = set;
-        return PB_OK;
-    }
-    }
-    return PB_OK;
-}
-
-pb_err pb_options_new(void **out, const pb_method *m)
-{
-    *out = calloc(1, m->options_size ? m->options_size : 1);
-    if (!*out)
-        return pb_fail(PB_MEMORY, NULL, "no memory for the options of %s", m->name);
-    for (const pb_option *o = m->options; o->name; o++) {
-        pb_err err = pb_options_set(m, *out, o->name, o->def);
-        if (err) {
-            free(*out);
-            *out = NULL;
-            return err;
-        }
-    }
-    return PB_OK;
-}
-
-pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj)
-{
-    const char *key;
-    json_t *v;
-    if (!obj)
-        return PB_OK;
-    if (!json_is_object(obj))
-        return pb_fail(PB_INPUT, NULL, "the options of %s must be a JSON object", m->name);
-    json_object_foreach((json_t *)obj, key, v)
-    {
-        char text[256];
-        if (json_is_string(v))
-            snprintf(text, sizeof text, "%s", json_string_value(v));
-        else if (json_is_integer(v))
-            snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
-        else if (json_is_real(v))
-            snprintf(text, sizeof text, "%.17g", json_real_value(v));
-        else if (json_is_boolean(v))
-            snprintf(text, sizeof text, "%s", json_is_true(v) ? "true" : "false");
-        else
-            return pb_fail(PB_INPUT, "use a string, a number, true or false",
-                           "%s: option \"%s\" has an impossible type", m->name, key);
-        PB_TRY(pb_options_set(m, options, key, text));
-    }
-    return PB_OK;
-}
-
-json_t *pb_options_to_json(const pb_method *m, const void *options)
-{
-    json_t *obj = json_object();
-    for (const pb_option *o = m->options; o->name; o++) {
-        json_t *v = NULL;
-        char text[256];
-        size_t n = 0;
-        switch (o->type) {
-        case PB_OPT_INT:
-            v = json_integer(*(long *)field(options, o));
-            break;
-        case PB_OPT_REAL:
-            v = json_real(*(double *)field(options, o));
-            break;
-        case PB_OPT_BOOL:
-            v = json_boolean(*(bool *)field(options, o));
-            break;
-        case PB_OPT_ENUM:
-            v = json_string(o->names[*(int *)field(options, o)]);
-            break;
-        case PB_OPT_FLAGS:
-            text[0] = 0;
-            for (int i = 0; o->names[i]; i++)
-                if (*(unsigned *)field(options, o) >> i & 1)
-                    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "",
-                                          o->names[i]);
-            v = json_string(text);
-            break;
-        }
-        json_object_set_new(obj, o->name, v);
-    }
-    return obj;
-}
-
-long pb_options_knob(const pb_method *m, const void *options)
-{
-    return m->knob ? *(long *)field(options, option_find(m, m->knob)) : 0;
-}
-
-bool pb_options_same_group(const pb_method *m, const void *a, const void *b)
-{
-    for (const pb_option *o = m->options; o->name; o++) {
-        if (o->per_tenant)
-            continue;
-        size_t size = o->type == PB_OPT_INT    ? sizeof(long)
-                      : o->type == PB_OPT_REAL ? sizeof(double)
-                      : o->type == PB_OPT_BOOL ? sizeof(bool)
-                                               : sizeof(int);
-        if (memcmp(field(a, o), field(b, o), size))
-            return false;
-    }
-    return true;
 }
 
 // ---------------------------------------------------------------- values
@@ -349,6 +175,7 @@ pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a)
     if (m->fold)
         (void)m->fold(options);
     PB_GO(pb_adapter_new(out, m, options, &a->config, false));
+    pb_adapter_made_for(*out, a->base, a->base_sha256);
     pb_adapter_refresh(*out, a);
 done:
     free(options);
@@ -433,9 +260,14 @@ size_t pb_adapter_resident(const pb_adapter *a)
 
 // ---------------------------------------------------------------- files
 
-pb_err pb_adapter_key(char *out, size_t size, const pb_adapter *a, const pb_spec *s)
+void pb_adapter_made_for(pb_adapter *a, const char *name, const char *sha256)
 {
-    (void)a;
+    snprintf(a->base, sizeof a->base, "%s", name ? name : "");
+    snprintf(a->base_sha256, sizeof a->base_sha256, "%s", sha256 ? sha256 : "");
+}
+
+pb_err pb_adapter_key(char *out, size_t size, const pb_spec *s)
+{
     if (s->layer == PB_GLOBAL)
         return pb_path(out, size, "%s", s->name);
     return pb_path(out, size, "base_model.model.model.layers.%d.%s", s->layer, s->name);
@@ -462,12 +294,12 @@ pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
 {
     pb_err err = PB_OK;
     char path[4096];
-    json_t *cfg = json_object();
+    json_t *cfg = NULL;
     pb_tensor_out *out = calloc(a->layout.n + 1, sizeof *out);
     char(*names)[256] = calloc(a->layout.n + 1, sizeof *names);
     real *tmp = malloc((a->layout.size + 1) * sizeof *tmp);
     size_t n = 0;
-    if (!cfg || !out || !names || !tmp) {
+    if (!out || !names || !tmp) {
         err = pb_fail(PB_MEMORY, NULL, "no memory to save an adapter");
         goto done;
     }
@@ -477,19 +309,13 @@ pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
         bool t = s->flags & PB_TRANSPOSED;
         if (s->flags & PB_UNSAVED)
             continue;
-        PB_GO(pb_adapter_key(names[n], sizeof *names, a, s));
+        PB_GO(pb_adapter_key(names[n], sizeof *names, s));
         out[n] = (pb_tensor_out){.name = names[n], .dtype = PB_F32, .n_dims = 2};
         out[n].shape[0] = t ? s->cols : s->rows;
         out[n].shape[1] = t ? s->rows : s->cols;
         out[n++].data = file_order(a, s, tmp + s->offset);
     }
-    json_object_set_new(cfg, "peft_type", json_string(a->method->peft_type));
-    json_object_set_new(cfg, "task_type", json_string("CAUSAL_LM"));
-    json_object_set_new(cfg, "inference_mode", json_true());
-    if (a->method->peft_config)
-        a->method->peft_config(a->options, &a->config, cfg);
-    json_object_set_new(cfg, "pb_method", json_string(a->method->name));
-    json_object_set_new(cfg, "pb_options", pb_options_to_json(a->method, a->options));
+    PB_GO(pb_peft_write(&cfg, a));
     PB_GO(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
     const char *meta[] = {"format", "pt", NULL};
     PB_GO(pb_tensors_write(path, out, n, meta));
@@ -503,69 +329,132 @@ done:
     return err;
 }
 
-pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config)
+// Reads one matrix: it is there, has its shape, and its values are finite.
+static pb_err read_values(pb_adapter *a, const pb_spec *s, const pb_tensors *t, real *tmp)
+{
+    char key[256];
+    const pb_tensor *x;
+    bool turned = s->flags & PB_TRANSPOSED;
+    real *v = a->params.v + s->offset;
+    PB_TRY(pb_adapter_key(key, sizeof key, s));
+    PB_TRY(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
+    pb_tensor_read(x, 0, x->count, turned ? tmp : v);
+    if (turned)
+        transpose(v, tmp, s->cols, s->rows);
+    for (size_t k = 0; k < x->count; k++)
+        if (!isfinite(v[k]))
+            return pb_fail(PB_INPUT, NULL, "tensor \"%s\" has the value %g", key, (double)v[k]);
+    return PB_OK;
+}
+
+static pb_err find_unexpected(const pb_layout *l, const pb_tensors *t)
+{
+    char key[256];
+    for (size_t i = 0; i < pb_tensors_count(t); i++) {
+        const char *name = pb_tensors_at(t, i)->name;
+        bool known = false;
+        for (size_t k = 0; k < l->n && !known; k++) {
+            if (l->spec[k].flags & PB_UNSAVED)
+                continue;
+            PB_TRY(pb_adapter_key(key, sizeof key, &l->spec[k]));
+            known = !strcmp(key, name);
+        }
+        if (!known)
+            return pb_fail(PB_INPUT, "is adapter_config.json of another adapter?",
+                           "tensor \"%.200s\" is no part of the adapter that adapter_config.json "
+                           "describes",
+                           name);
+    }
+    return PB_OK;
+}
+
+pb_err pb_adapter_read(pb_adapter **out, const json_t *file, const pb_tensors *t,
+                       const pb_config *config, const char *sha256)
 {
     pb_err err = PB_OK;
-    char path[4096], key[256];
-    json_t *cfg = NULL;
-    pb_tensors *t = NULL;
+    const pb_method *m;
     void *options = NULL;
     real *tmp = NULL;
-    size_t used = 0;
+    const char *name = NULL, *made_for = NULL;
     *out = NULL;
-    PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
-    PB_GO(pb_json_load(&cfg, path));
-    const char *name;
-    PB_GO(pb_json_str(cfg, "pb_method", &name));
-    const pb_method *m = pb_method_find(name);
-    if (!m) {
-        err = PB_USAGE;
-        goto done;
-    }
-    PB_GO(pb_options_new(&options, m));
-    PB_GO(pb_options_from_json(m, options, json_object_get(cfg, "pb_options")));
-    PB_GO(pb_adapter_new(out, m, options, config, false));
+    PB_GO(pb_peft_read(&m, &options, file, config, sha256));
+    err = pb_adapter_new(out, m, options, config, false);
+    if (err == PB_USAGE) // impossible options, but not on the command line
+        err = PB_INPUT;
+    PB_GO(err);
     pb_adapter *a = *out;
-    PB_GO(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
-    PB_GO(pb_tensors_open(&t, path));
+    const json_t *own = json_object_get(json_object_get(file, "pedrobench"), "backbone");
+    PB_GO(pb_json_opt_str(file, "base_model_name_or_path", &name));
+    PB_GO(pb_json_opt_str(own, "sha256", &made_for));
+    pb_adapter_made_for(a, name, made_for ? made_for : sha256);
     tmp = malloc((a->layout.size + 1) * sizeof *tmp);
-    if (!tmp) {
-        err = pb_fail(PB_MEMORY, NULL, "no memory to load an adapter");
-        goto done;
-    }
-    for (size_t i = 0; i < a->layout.n; i++) {
-        const pb_spec *s = &a->layout.spec[i];
-        const pb_tensor *x;
-        bool turned = s->flags & PB_TRANSPOSED;
-        if (s->flags & PB_UNSAVED)
-            continue;
-        PB_GO(pb_adapter_key(key, sizeof key, a, s));
-        PB_GO(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
-        real *v = a->params.v + s->offset;
-        pb_tensor_read(x, 0, x->count, turned ? tmp : v);
-        if (turned)
-            transpose(v, tmp, s->cols, s->rows);
-        for (size_t k = 0; k < x->count; k++)
-            if (!isfinite(v[k])) {
-                err = pb_fail(PB_INPUT, NULL, "tensor \"%s\" has the value %g at %zu", key,
-                              (double)v[k], k);
-                goto done;
-            }
-        used++;
-    }
-    if (used != pb_tensors_count(t))
-        err = pb_fail(PB_INPUT, "is adapter_config.json of another adapter?",
-                      "the file has %zu tensors, the options call for %zu", pb_tensors_count(t),
-                      used);
+    if (!tmp)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory to load an adapter"));
+    size_t saved = 0;
+    for (size_t i = 0; i < a->layout.n; i++)
+        if (!(a->layout.spec[i].flags & PB_UNSAVED)) {
+            PB_GO(read_values(a, &a->layout.spec[i], t, tmp));
+            saved++;
+        }
+    if (pb_tensors_count(t) != saved)
+        err = find_unexpected(&a->layout, t);
 done:
     if (err) {
         pb_adapter_free(*out);
         *out = NULL;
-        (void)pb_context(err, "adapter %s", folder);
     }
-    json_decref(cfg);
-    pb_tensors_close(t);
     free(options);
     free(tmp);
     return err;
+}
+
+pb_err pb_adapter_weights(pb_tensors **t, const char *folder)
+{
+    char path[4096], pickle[4096];
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
+    PB_TRY(pb_path(pickle, sizeof pickle, "%s/adapter_model.bin", folder));
+    if (!pb_exists(path) && pb_exists(pickle))
+        return pb_fail(PB_UNSUPPORTED,
+                       "in Python: safetensors.torch.save_file(torch.load(\"adapter_model.bin\"), "
+                       "\"adapter_model.safetensors\")",
+                       "adapter_model.bin is a Python pickle, which is a program, not data");
+    return pb_tensors_open(t, path);
+}
+
+pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config,
+                       const char *sha256)
+{
+    pb_err err = PB_OK;
+    char path[4096];
+    json_t *file = NULL;
+    pb_tensors *t = NULL;
+    *out = NULL;
+    PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
+    PB_GO(pb_json_load(&file, path));
+    PB_GO(pb_adapter_weights(&t, folder));
+    err = pb_adapter_read(out, file, t, config, sha256);
+done:
+    json_decref(file);
+    pb_tensors_close(t);
+    return err ? pb_context(err, "adapter %s", folder) : PB_OK;
+}
+
+pb_err pb_adapter_trainable(pb_adapter **out, const pb_adapter *a, const void *options)
+{
+    PB_TRY(pb_adapter_new(out, a->method, options ? options : a->options, &a->config, true));
+    const pb_layout *l = &(*out)->layout;
+    bool same = l->n == a->layout.n;
+    for (size_t i = 0; i < l->n && same; i++) {
+        const pb_spec *x = &l->spec[i], *y = &a->layout.spec[i];
+        same = x->layer == y->layer && x->id == y->id && x->rows == y->rows && x->cols == y->cols;
+    }
+    if (!same) {
+        pb_adapter_free(*out);
+        *out = NULL;
+        return pb_fail(PB_USAGE, "its size and targets are given",
+                       "these options change the parameters of the adapter to start from");
+    }
+    memcpy((*out)->params.v, a->params.v, l->size * sizeof(real));
+    pb_adapter_made_for(*out, a->base, a->base_sha256);
+    return PB_OK;
 }

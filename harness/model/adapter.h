@@ -6,11 +6,14 @@
 
 #include "methods/method.h"
 #include "model/config.h"
+#include "model/tensors.h"
 
 typedef struct pb_adapter {
     const pb_method *method;
     void *options;
     pb_config config; // of the backbone it fits
+    char base[512];   // what that backbone is called, and the hash of its weights; "": not known
+    char base_sha256[65];
     pb_layout layout;
     pb_params params;  // params.d is NULL unless it was made for training
     real *block;       // values, then gradients
@@ -26,6 +29,7 @@ pb_err pb_options_new(void **out, const pb_method *m);
 pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value);
 pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj);
 json_t *pb_options_to_json(const pb_method *m, const void *options);
+const pb_option *pb_option_find(const pb_method *m, const char *name); // or NULL
 long pb_options_knob(const pb_method *m, const void *options);
 bool pb_options_same_group(const pb_method *m, const void *a, const void *b);
 
@@ -49,10 +53,24 @@ pb_err pb_adapter_serve(pb_adapter *a);
 // Bytes that one more tenant with this adapter keeps in memory.
 size_t pb_adapter_resident(const pb_adapter *a);
 
+// Records which backbone it was made for.
+void pb_adapter_made_for(pb_adapter *a, const char *name, const char *sha256);
+
+// Folders as Hugging Face PEFT has them: what is saved (fold it first) opens there, and what is
+// made there opens here. Whatever is not supported, or does not fit the backbone (`sha256` of its
+// weights; NULL: not known), is refused by name.
 pb_err pb_adapter_save(const pb_adapter *a, const char *folder);
-pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config);
+pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config,
+                       const char *sha256);
+// The same from what an adapter_config.json says and tensors under their names there.
+pb_err pb_adapter_read(pb_adapter **out, const json_t *file, const pb_tensors *t,
+                       const pb_config *config, const char *sha256);
+// Opens the weights of a folder.
+pb_err pb_adapter_weights(pb_tensors **out, const char *folder);
+// A trainable copy, with other options that leave the parameters as they are (NULL: its own).
+pb_err pb_adapter_trainable(pb_adapter **out, const pb_adapter *a, const void *options);
 
 // The name of a parameter in files.
-pb_err pb_adapter_key(char *out, size_t size, const pb_adapter *a, const pb_spec *s);
+pb_err pb_adapter_key(char *out, size_t size, const pb_spec *s);
 
 #endif

@@ -150,6 +150,29 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
     return y;
 }
 
+// Linears that read the same matrix, at once; those whose input a method has edited, alone. `first`
+// is the input site of the first of them, the others' follow.
+static void linears(pb_step *st, pb_mat **y, pb_mat *x, pb_site first, const pb_weight *w, size_t n)
+{
+    const pb_weight *same[3];
+    pb_mat *out[3];
+    size_t at[3], n_same = 0;
+    for (size_t i = 0; i < n; i++) {
+        pb_mat *own = at_site(st, (pb_site)(first + i), x, x);
+        const pb_weight *wi = &w[i];
+        if (own == x) {
+            at[n_same] = i;
+            same[n_same++] = wi;
+        } else {
+            pb_linear(&st->c, &y[i], own, &wi, 1);
+        }
+    }
+    if (n_same)
+        pb_linear(&st->c, out, x, same, n_same);
+    for (size_t i = 0; i < n_same; i++)
+        y[at[i]] = out[i];
+}
+
 // Prefixes of the current layer, per segment: packed ones, or while training the method's own.
 static void prefixes(pb_step *st)
 {
@@ -221,8 +244,7 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
         x = at_site(st, PB_SITE_LAYER_IN, x, x);
         pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
         prompts(st, x, n);
-        const pb_weight *qkv[] = {&w->lin[PB_LIN_Q], &w->lin[PB_LIN_K], &w->lin[PB_LIN_V]};
-        pb_linear(c, y, n, qkv, 3);
+        linears(st, y, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
         pb_mat *q = at_site(st, PB_SITE_Q, n, y[0]);
         pb_mat *k = at_site(st, PB_SITE_K, n, y[1]);
         pb_mat *v = at_site(st, PB_SITE_V, n, y[2]);
@@ -237,16 +259,14 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
         prefixes(st);
         how.window = pb_config_window(g, l);
         pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
-        const pb_weight *o[] = {&w->lin[PB_LIN_O]};
-        pb_linear(c, y, a, o, 1);
+        linears(st, y, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
         pb_mat *out = at_site(st, PB_SITE_O, a, y[0]);
         if (g->post_norms)
             out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
         out = at_site(st, PB_SITE_ATTN_OUT, n, out);
         x = pb_add(c, x, out);
         n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
-        const pb_weight *gu[] = {&w->lin[PB_LIN_GATE], &w->lin[PB_LIN_UP]};
-        pb_linear(c, y, n, gu, 2);
+        linears(st, y, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
         pb_mat *gate = at_site(st, PB_SITE_GATE, n, y[0]);
         pb_mat *up = at_site(st, PB_SITE_UP, n, y[1]);
         pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));

@@ -700,7 +700,7 @@ pb_err pb_gguf_open(pb_tensors **out, pb_config *cfg, json_t **meta, const char 
 
 // ---------------------------------------------------------------- as an adapter
 
-// "blk.0.attn_q.weight.lora_a" under its PEFT name; its module's own name in *module.
+// "blk.0.attn_q.weight.lora_a" under its PEFT name; its module in *module.
 static pb_err adapter_name(char out[MAX_NAME + 32], char module[MAX_NAME], const char *name,
                            const pb_config *c)
 {
@@ -716,11 +716,13 @@ static pb_err adapter_name(char out[MAX_NAME + 32], char module[MAX_NAME], const
                        name);
     hf[strlen(hf) - strlen(".weight")] = 0;
     snprintf(out, MAX_NAME + 32, "base_model.model.%s.lora_%c.weight", hf, a ? 'A' : 'B');
-    snprintf(module, MAX_NAME, "%s", strrchr(hf, '.') + 1);
+    snprintf(module, MAX_NAME, "%s", hf);
     return PB_OK;
 }
 
-static pb_err add_adapter_tensors(pb_tensors *to, json_t *modules, size_t *rank,
+// `rank` is that of the first tensor, `ranks` has those that differ. A module is named in full: a
+// file may have it in some layers only.
+static pb_err add_adapter_tensors(pb_tensors *to, json_t *modules, size_t *rank, json_t *ranks,
                                   const pb_tensors *from, const pb_config *base, const char *arch)
 {
     static const pb_config any = {.layers = PB_MAX_LAYERS};
@@ -738,11 +740,10 @@ static pb_err add_adapter_tensors(pb_tensors *to, json_t *modules, size_t *rank,
         if (x.n_dims != 2)
             return pb_fail(PB_INPUT, NULL, "the tensor \"%s\" is no matrix", x.name);
         size_t r = x.shape[a ? 0 : 1];
-        if (*rank && r != *rank)
-            return pb_fail(PB_UNSUPPORTED, NULL, "the tensor \"%s\" has rank %zu, others have %zu",
-                           x.name, r, *rank);
-        *rank = r;
-        bool q_or_k = !strcmp(module, "q_proj") || !strcmp(module, "k_proj");
+        *rank = *rank ? *rank : r;
+        if (a && r != *rank && json_object_set_new(ranks, module, json_integer((json_int_t)r)))
+            return pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
+        bool q_or_k = ends_with(module, "q_proj") || ends_with(module, "k_proj");
         if (turned && q_or_k && !a) {
             if (!base)
                 return pb_fail(PB_USAGE, "name the model with --base",
@@ -777,20 +778,22 @@ static pb_err open_adapter(pb_tensors **out, json_t **config, const pb_config *b
         return pb_fail(PB_UNSUPPORTED, "LoRA alone is read from GGUF files",
                        "its general.type is \"%.100s\", its adapter.type \"%.100s\"", type, method);
     PB_TRY(pb_json_real(meta, "adapter.lora.alpha", &alpha, 1e-9, 1e9));
-    json_t *modules = json_array();
-    PB_TRY(modules ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for a configuration"));
-    pb_err err = pb_tensors_new(out, NULL);
+    json_t *modules = json_array(), *ranks = json_object();
+    pb_err err = modules && ranks ? pb_tensors_new(out, NULL)
+                                  : pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
     if (!err)
-        err = add_adapter_tensors(*out, modules, &rank, raw, base, arch);
+        err = add_adapter_tensors(*out, modules, &rank, ranks, raw, base, arch);
     if (!err) {
         json_t *scale = alpha == rint(alpha) ? json_integer((json_int_t)alpha) : json_real(alpha);
-        *config = json_pack("{s:s, s:s, s:b, s:I, s:o, s:f, s:s, s:b, s:O}", "peft_type", "LORA",
-                            "task_type", "CAUSAL_LM", "inference_mode", 1, "r", (json_int_t)rank,
-                            "lora_alpha", scale, "lora_dropout", 0.0, "bias", "none",
-                            "fan_in_fan_out", 0, "target_modules", modules);
+        *config =
+            json_pack("{s:s, s:s, s:b, s:I, s:o, s:f, s:s, s:b, s:O, s:O}", "peft_type", "LORA",
+                      "task_type", "CAUSAL_LM", "inference_mode", 1, "r", (json_int_t)rank,
+                      "lora_alpha", scale, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
+                      "target_modules", modules, "rank_pattern", ranks);
         err = *config ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
     }
     json_decref(modules);
+    json_decref(ranks);
     return err;
 }
 

@@ -32,6 +32,10 @@ typedef struct pb_tensor {
     uint64_t seed;
     uint32_t number;
     float mean, gain;
+    // Values that are computed as they are written to a file, all of them at a time: fills `out`.
+    // pb_tensor_read does not know of them.
+    pb_err (*make)(const struct pb_tensor *t, real *out);
+    const void *maker; // for `make`
 } pb_tensor;
 
 typedef struct pb_tensors pb_tensors; // a set of named tensors

@@ -61,25 +61,35 @@ static bool round_values(pb_dtype dtype, const real *in, size_t n, block *out, s
 
 static pb_err write_data(FILE *stream, const item *x, buffers *b, const char *path)
 {
+    pb_err err = PB_OK;
     const pb_tensor *t = x->from;
+    real *made = t->make ? malloc((t->count + 1) * sizeof *made) : NULL;
+    if (t->make) {
+        PB_GO(made ? PB_OK : no_memory("a tensor"));
+        PB_GO(t->make(t, made));
+    }
     for (size_t first = 0; first < t->count; first += CHUNK) {
         size_t n = t->count - first < CHUNK ? t->count - first : CHUNK, where = 0;
         const void *p = &b->out;
         if (x->dtype == PB_I64) {
             p = (const int64_t *)t->data + first;
         } else {
-            pb_tensor_read(t, first, n, b->in);
-            if (!round_values(x->dtype, b->in, n, &b->out, &where))
-                return pb_fail(PB_INPUT, "write F32 or BF16",
-                               "the value %g of the tensor \"%.200s\" is too large for %s",
-                               (double)b->in[where], t->name, pb_dtype_name(x->dtype));
+            const real *in = made ? made + first : b->in;
+            if (!made)
+                pb_tensor_read(t, first, n, b->in);
+            if (!round_values(x->dtype, in, n, &b->out, &where))
+                PB_GO(pb_fail(PB_INPUT, "write F32 or BF16",
+                              "the value %g of the tensor \"%.200s\" is too large for %s",
+                              (double)in[where], t->name, pb_dtype_name(x->dtype)));
         }
         if (fwrite(p, pb_dtype_bytes(x->dtype, 1), n, stream) != n)
-            return pb_fail(PB_IO, "is the disk full?",
-                           "cannot write the tensor \"%.200s\" to %s: %s", t->name, path,
-                           strerror(errno));
+            PB_GO(pb_fail(PB_IO, "is the disk full?",
+                          "cannot write the tensor \"%.200s\" to %s: %s", t->name, path,
+                          strerror(errno)));
     }
-    return PB_OK;
+done:
+    free(made);
+    return err;
 }
 
 // Adds one tensor to the header; *end is the end of the data so far.
@@ -136,6 +146,17 @@ done:
     return err;
 }
 
+// The order of the format's reference implementation: wide elements first, which keeps every tensor
+// aligned to its element, and by name among those of one type.
+static int in_file_order(const void *a, const void *b)
+{
+    static const int rank[] = {
+        [PB_F16] = 1, [PB_BF16] = 2, [PB_F32] = 3, [PB_F64] = 4, [PB_I64] = 5};
+    const item *x = *(const item *const *)a, *y = *(const item *const *)b;
+    int by_type = rank[y->dtype] - rank[x->dtype];
+    return by_type ? by_type : strcmp(x->from->name, y->from->name);
+}
+
 static pb_err write_file(const char *path, const item *list, size_t n, const char *const *meta)
 {
     pb_err err = PB_OK;
@@ -147,17 +168,12 @@ static pb_err write_file(const char *path, const item *list, size_t n, const cha
         PB_GO(no_memory("a header"));
     if (meta)
         PB_GO(add_meta(header, meta));
-    // Wide elements first keeps every tensor aligned to its element.
-    size_t end = 0, placed = 0;
-    static const size_t widths[] = {8, 4, 2};
-    for (size_t k = 0; k < 3; k++) {
-        for (size_t i = 0; i < n; i++) {
-            if (pb_dtype_bytes(list[i].dtype, 1) != widths[k])
-                continue;
-            PB_GO(add_entry(header, &list[i], &end));
-            order[placed++] = &list[i];
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        order[i] = &list[i];
+    qsort(order, n, sizeof *order, in_file_order);
+    size_t end = 0;
+    for (size_t i = 0; i < n; i++)
+        PB_GO(add_entry(header, order[i], &end));
     PB_GO(pb_writer_open(&w, path));
     PB_GO(write_header(w.stream, header, path));
     for (size_t i = 0; i < n; i++)

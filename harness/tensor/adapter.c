@@ -10,15 +10,6 @@
 
 enum { COLUMN_BLOCK = 64 };
 
-static double each(const pb_params *p, size_t offset)
-{
-    if (offset == PB_NO_SCALE)
-        return 1;
-    double x;
-    memcpy(&x, (const char *)p->options + offset, sizeof x);
-    return x;
-}
-
 static real *row(const pb_mat *m, size_t r)
 {
     return m->v + r * m->ld;
@@ -52,7 +43,6 @@ struct low_rank {
     pb_node node;
     pb_mat *y, *x, *t; // y += scale t B, t = x A^T; y is NULL for `down` alone
     int A, B;          // -1: that half is absent
-    size_t scale;
 };
 
 static void low_rank_back(pb_ctx *c, pb_node *self)
@@ -75,7 +65,7 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
         pb_view A, B;
         if (o->B >= 0 && o->t->d && pb_lookup(c, it[i].params, o->B, &B))
             c->k->dots(drow(o->t, it[i].row), o->t->ld, drow(o->y, it[i].row), o->y->ld, B.v,
-                       B.cols, it[i].n, B.rows, B.cols, (real)each(it[i].params, o->scale));
+                       B.cols, it[i].n, B.rows, B.cols, (real)B.scale);
         if (o->A >= 0 && o->x->d && pb_lookup(c, it[i].params, o->A, &A))
             c->k->axpys(drow(o->x, it[i].row), o->x->ld, drow(o->t, it[i].row), o->t->ld, A.v,
                         A.cols, it[i].n, A.rows, A.cols, 1);
@@ -96,7 +86,7 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
             const pb_mat *m = second ? o->y : o->x;
             const real *x = (second ? m->d : m->v) + it[i].row * m->ld + col;
             c->k->outer(w.d + col, w.cols, t, o->t->ld, x, m->ld, it[i].n, w.rows, cols,
-                        second ? (real)each(it[i].params, o->scale) : 1);
+                        second ? (real)w.scale : 1);
         }
     }
 }
@@ -128,11 +118,11 @@ static void low_rank_forward(pb_ctx *c, struct low_rank *o)
                        A.cols, 1);
         if (o->B >= 0 && pb_lookup(c, it[i].params, o->B, &B))
             c->k->axpys(row(o->y, it[i].row), o->y->ld, t, o->t->ld, B.v, B.cols, it[i].n, B.rows,
-                        B.cols, (real)each(it[i].params, o->scale));
+                        B.cols, (real)B.scale);
     }
 }
 
-void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B, size_t scale)
+void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B)
 {
     size_t r = pb_most_rows(c, A);
     if (!r)
@@ -140,14 +130,14 @@ void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B, size_t scale)
     bool grad = x->d || pb_trained(c, A);
     if (grad || pb_trained(c, B))
         pb_want_grad(c, y);
-    struct low_rank o = {.y = y, .x = x, .A = A, .B = B, .scale = scale};
+    struct low_rank o = {.y = y, .x = x, .A = A, .B = B};
     o.t = pb_new(c, x->rows, r, x->of, c->record && (grad || pb_trained(c, B)));
     low_rank_forward(c, &o);
 }
 
 pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A)
 {
-    struct low_rank o = {.x = x, .A = A, .B = -1, .scale = PB_NO_SCALE};
+    struct low_rank o = {.x = x, .A = A, .B = -1};
     o.t = pb_new(c, x->rows, pb_most_rows(c, A), x->of, c->record && (x->d || pb_trained(c, A)));
     low_rank_forward(c, &o);
     return o.t;
@@ -157,7 +147,7 @@ void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B)
 {
     if (t->d || pb_trained(c, B))
         pb_want_grad(c, y);
-    struct low_rank o = {.y = y, .t = t, .A = -1, .B = B, .scale = PB_NO_SCALE};
+    struct low_rank o = {.y = y, .t = t, .A = -1, .B = B};
     low_rank_forward(c, &o);
 }
 
@@ -604,6 +594,43 @@ pb_mat *pb_rational(pb_ctx *c, pb_mat *x, int a, int b)
                 row(local.y, r)[k] = (real)(P / (1 + fabs(Q)));
             }
     }
+    return local.y;
+}
+
+// ---------------------------------------------------------------- copy
+
+struct copy {
+    pb_node node;
+    pb_mat *y, *x;
+};
+
+static void copy_back(pb_ctx *c, pb_node *self)
+{
+    struct copy *o = (struct copy *)self;
+    size_t n = o->x->cols;
+    pb_count(c, (double)(o->x->rows * n), 0, 1, (double)(o->x->rows * n));
+    if (c->dry)
+        return;
+    PB_FOR(c, o->x->rows * n)
+    for (size_t r = 0; r < o->x->rows; r++)
+        c->k->axpby(drow(o->x, r), 1, drow(o->y, r), 1, n);
+}
+
+pb_mat *pb_copy(pb_ctx *c, pb_mat *x)
+{
+    struct copy local = {.x = x};
+    local.y = pb_new(c, x->rows, x->cols, x->of, x->d != NULL);
+    pb_count(c, 0, 0, 1, (double)(x->rows * x->cols));
+    if (x->d) {
+        struct copy *o = pb_push(c, sizeof *o, copy_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (c->dry)
+        return local.y;
+    PB_FOR(c, x->rows * x->cols)
+    for (size_t r = 0; r < x->rows; r++)
+        memcpy(row(local.y, r), row(x, r), x->cols * sizeof(real));
     return local.y;
 }
 

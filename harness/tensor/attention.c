@@ -5,7 +5,9 @@
 // with an online softmax, so prefill, training and decoding compute the same numbers bit by bit.
 // Keys are kept in panels (D,NR), which makes scores the same product as that of weights. A window
 // closes from below: blocks that no query of a tile sees are skipped, and a block that one query
-// does not see leaves it as it was, so how queries are put into tiles changes nothing either.
+// does not see leaves it as it was, so how queries are put into tiles changes nothing either. For a
+// window, a prefix of P holds the positions 0 .. P-1 and the sequence those from P on, as where
+// prefixes are made (Hugging Face puts them into the cache).
 //
 // Backward (Dao et al. 2022): with P = softmax, D_i = dO_i . O_i,
 //   dV = P^T dO, dS = P * (dO V^T - D), dQ = scale dS K, dK = scale dS^T Q,
@@ -124,8 +126,19 @@ static void lanes(const struct attention *o, const size_t *last, size_t M, size_
     }
 }
 
+// The same for the block b.. of a prefix of P: the window alone ends it.
+static void prefix_lanes(const struct attention *o, const size_t *last, size_t M, size_t P,
+                         size_t b, size_t *first, size_t *valid)
+{
+    for (size_t i = 0; i < M; i++) {
+        size_t from = first_of(o, P + last[i]), n = P - b < PB_NR ? P - b : PB_NR;
+        first[i] = from <= b ? 0 : from - b < n ? from - b : n;
+        valid[i] = n;
+    }
+}
+
 // One tile of queries against all blocks. q: M rows with stride ldq; the keys that query i sees are
-// the prefix and the positions up to last[i], which rises with i.
+// the prefix and the positions up to last[i], which rises with i, as far as the window goes.
 static void tile(const pb_ctx *c, const struct attention *o, const struct source *src, size_t M,
                  const real *q, size_t ldq, const size_t *last, real *out, size_t ldo, real *lse,
                  size_t ldlse)
@@ -137,12 +150,12 @@ static void tile(const pb_ctx *c, const struct attention *o, const struct source
         l[i] = 0;
         memset(out + i * ldo, 0, D * sizeof(real));
     }
-    for (size_t b = 0; b < src->n_prefix; b += PB_NR) {
-        size_t n = src->n_prefix - b < PB_NR ? src->n_prefix - b : PB_NR;
-        for (size_t i = 0; i < M; i++)
-            valid[i] = n;
+    size_t P = src->n_prefix;
+    for (size_t b = first_of(o, P + last[0]) / PB_NR * PB_NR; b < P; b += PB_NR) {
+        size_t n = P - b < PB_NR ? P - b : PB_NR;
+        prefix_lanes(o, last, M, P, b, first, valid);
         real scale = scores(c, o, s, q, ldq, src->pkp + b * D, M);
-        c->k->soft_block(s, NULL, valid, m, l, out, ldo, M, D, scale);
+        c->k->soft_block(s, first, valid, m, l, out, ldo, M, D, scale);
         c->k->axpys(out, ldo, s, PB_NR, src->pv + b * src->ldpv, src->ldpv, M, n, D, 1);
     }
     for (size_t b = first_of(o, last[0]) / PB_NR * PB_NR; b < end; b += PB_NR) {
@@ -248,11 +261,11 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
                 delta[i] =
                     c->k->dot(dout + i * o->o->ld, o->o->v + (row + i) * o->o->ld + h * D, D);
             }
-            for (size_t b = 0; b < src.n_prefix; b += PB_NR) {
-                size_t n = src.n_prefix - b < PB_NR ? src.n_prefix - b : PB_NR;
-                for (size_t i = 0; i < M; i++)
-                    valid[i] = n;
-                block_back(c, o, M, n, NULL, valid, q, lse, src.pkp + b * D,
+            size_t P = src.n_prefix;
+            for (size_t b = first_of(o, P + i0) / PB_NR * PB_NR; b < P; b += PB_NR) {
+                size_t n = P - b < PB_NR ? P - b : PB_NR;
+                prefix_lanes(o, last, M, P, b, first, valid);
+                block_back(c, o, M, n, first, valid, q, lse, src.pkp + b * D,
                            p->k->v + b * p->k->ld + g * D, p->k->ld, vpre + b * D, dout, delta, dq,
                            p->k->d ? p->k->d + b * p->k->ld + g * D : NULL, p->k->ld,
                            p->v->d ? p->v->d + b * p->v->ld + g * D : NULL, p->v->ld);
@@ -284,10 +297,10 @@ static double count(pb_ctx *c, const struct attention *o, double factor)
     double pairs = 0, keys = 0;
     for (size_t s = 0; s < c->n_seg; s++) {
         const pb_segment *g = &c->seg[s];
-        size_t prefix = c->seg_shift ? c->seg_shift[s] : 0, pos0 = g->slot >= 0 ? g->pos0 : 0;
-        pairs += (double)(g->n_rows * prefix);
-        pairs += pairs_of((double)pos0, (double)g->n_rows, (double)o->how.window);
-        keys += (double)(prefix + pos0 + g->n_rows - first_of(o, pos0));
+        size_t prefix = c->seg_shift ? c->seg_shift[s] : 0;
+        size_t at = prefix + (g->slot >= 0 ? g->pos0 : 0);
+        pairs += pairs_of((double)at, (double)g->n_rows, (double)o->how.window);
+        keys += (double)(at + g->n_rows - first_of(o, at));
     }
     double products = pairs * (double)(o->H * o->D * 2), work = 4 * products;
     pb_count(c, factor * 2 * products, 2 * keys * (double)(o->KVH * o->D * sizeof(real)), 1, work);

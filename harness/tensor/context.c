@@ -48,7 +48,7 @@ bool pb_lookup(const pb_ctx *c, const pb_params *p, int id, pb_view *out)
     const pb_spec *s = p ? pb_layout_find(p->layout, c->layer, id) : NULL;
     if (!s)
         return false;
-    *out = (pb_view){.v = p->v + s->offset, .rows = s->rows, .cols = s->cols};
+    *out = (pb_view){.v = p->v + s->offset, .rows = s->rows, .cols = s->cols, .scale = s->scale};
     if (p->d && c->record && !(s->flags & PB_FROZEN))
         out->d = p->d + s->offset;
     return true;

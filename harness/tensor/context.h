@@ -127,6 +127,7 @@ const pb_item *pb_items(const pb_ctx *c, const pb_mat *m, pb_item *whole, size_t
 typedef struct pb_view {
     real *v, *d; // d is NULL unless it is trained
     size_t rows, cols;
+    double scale; // of its spec
 } pb_view;
 bool pb_lookup(const pb_ctx *c, const pb_params *p, int id, pb_view *out);
 // Largest number of rows (or columns) of matrix `id` over the selection; 0 when nobody has it.

@@ -12,15 +12,12 @@
 
 #include "tensor/context.h"
 
-// The offset of a `double` in the method's options, for scalars that differ between tenants.
-#define PB_EACH(type, field) offsetof(type, field)
-#define PB_NO_SCALE          ((size_t)-1)
-
-// y(R,out) += scale * (x(R,in) A(r,in)^T) B(r,out). Note B's order: (r,out).
-void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B, size_t scale);
+// y(R,out) += scale * (x(R,in) A(r,in)^T) B(r,out), with the scale of B's spec, which may differ
+// between tenants, layers and sites. Note B's order: (r,out).
+void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B);
 // t(R,r) = x(R,in) A(r,in)^T
 pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A);
-// y(R,out) += t(R,r) B(r,out)
+// y(R,out) += scale * t(R,r) B(r,out)
 void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
 
 // y(R,n) * l, where row s of l(S,>=col0+n) belongs to segment s. `plus_one`: multiplies by 1 + l.
@@ -41,6 +38,9 @@ typedef enum pb_act { PB_RELU, PB_GELU, PB_ACT_SILU, PB_TANH, PB_IDENTITY } pb_a
 pb_mat *pb_activate(pb_ctx *c, pb_mat *t, pb_act kind);
 // R(x) = sum_j a_j x^j / (1 + |sum_{i>=1} b_i x^i|) with the tenant's a(1,m+1), b(1,n).
 pb_mat *pb_rational(pb_ctx *c, pb_mat *t, int a, int b);
+
+// A copy, for edits that others who read x must not see.
+pb_mat *pb_copy(pb_ctx *c, pb_mat *x);
 
 // x with each value dropped with probability p while training (and the rest divided by 1-p);
 // x itself otherwise.

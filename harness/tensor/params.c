@@ -23,7 +23,8 @@ pb_spec *pb_layout_add(pb_layout *l, int layer, int id, const char *name, size_t
                    .init = init,
                    .gain = gain,
                    .flags = flags,
-                   .lr_scale = 1};
+                   .lr_scale = 1,
+                   .scale = 1};
     snprintf(s->name, sizeof s->name, "%s", name);
     return s;
 }

@@ -36,6 +36,7 @@ typedef struct pb_spec {
     double gain;
     unsigned flags;
     double lr_scale; // learning rate relative to the run's
+    double scale;    // factor of what pb_low_rank and pb_up add, when this is their B
     size_t offset;   // of its first value in the block
 } pb_spec;
 
@@ -49,8 +50,8 @@ typedef struct pb_layout {
     size_t saved;       // values written to a file
 } pb_layout;
 
-// Appends a matrix; returns it for further settings (lr_scale starts at 1). NULL when out of
-// memory.
+// Appends a matrix; returns it for further settings (lr_scale and scale start at 1). NULL when out
+// of memory.
 pb_spec *pb_layout_add(pb_layout *l, int layer, int id, const char *name, size_t rows, size_t cols,
                        pb_init init, double gain, unsigned flags);
 // Makes the index and the offsets, after the last matrix was added.

@@ -1,4 +1,4 @@
-# table, plot, report, merge and rebuild as a user calls them, on synthetic runs.
+# table, plot, report, collect and rebuild as a user calls them, on synthetic runs.
 set -u
 : "${PEDROBENCH:?}" "${PB_SOURCE:?}" "${PB_PYTHON:=python3}"
 tmp=$(mktemp -d)
@@ -24,7 +24,7 @@ expect() {
 "$PB_PYTHON" "$PB_SOURCE/tests/oracle/synthetic.py" runs || exit 1
 expect 0 "sql-prefix-4.h5" rebuild runs/*.jsonl
 
-for c in table plot report merge rebuild; do
+for c in table plot report collect rebuild; do
     expect 0 "Examples:" $c --help
     expect 2 "unrecognized option" $c --nonsense
     expect 2 "was given" $c
@@ -108,7 +108,7 @@ else
     echo "no gnuplot: figures were not tested"
 fi
 expect 0 "tables.html" report runs --out tables.html --no-figures
-expect 0 "views/all.h5" merge runs --out views/all.h5
+expect 0 "views/all.h5" collect runs --out views/all.h5
 
 head -c 3000 runs/sql-lora-1.h5 >runs/sql-lora-1.cut && mv runs/sql-lora-1.cut runs/sql-lora-1.h5
 expect 1 "does not match its checksum" table runs

@@ -21,9 +21,6 @@ static const pb_segment segments[] = {
 };
 enum { S = 4, R = 105, X = 14, Y = 37, H = 4, KVH = 2, D = 10, KV = KVH * D, P = 35, V = 45 };
 
-struct options {
-    double scale;
-};
 enum { A, B, VEC, QUERY, RA, RB, N_IDS };
 static const char *const weight[] = {"W0", "W1", "W2"};
 static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB"};
@@ -33,7 +30,6 @@ static struct {
     pb_arena arena, heads;
     pb_layout layout;
     pb_params params;
-    struct options options;
     pb_selection all;
     pb_item rows[R], segs[S];
     const pb_params *seg_params[S];
@@ -84,16 +80,16 @@ static int set_up(void **state)
 {
     (void)state;
     f.rng = pb_rng_make(1, PB_STREAM_TEST, 0);
-    f.options.scale = -0.7;
     static const struct {
         size_t rows, cols;
     } shape[N_IDS] = {
         [A] = {5, X}, [B] = {5, Y}, [VEC] = {1, Y}, [QUERY] = {1, X}, [RA] = {1, 7}, [RB] = {1, 5}};
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
+    f.layout.spec[B].scale = -0.7;
     if (pb_layout_finish(&f.layout, 1))
         return -1;
-    f.params = (pb_params){&f.layout, &f.options, numbers(f.layout.size, 0.5),
+    f.params = (pb_params){&f.layout, NULL, numbers(f.layout.size, 0.5),
                            calloc(f.layout.size, sizeof(real))};
     f.x = leaf(R, X, PB_TOKENS);
     f.x2 = leaf(R, X, PB_TOKENS);
@@ -467,13 +463,13 @@ static pb_mat *g_prefix_frozen(pb_ctx *c)
 static pb_mat *g_low_rank(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y);
-    pb_low_rank(c, y, &f.x, A, B, PB_EACH(struct options, scale));
+    pb_low_rank(c, y, &f.x, A, B);
     return y;
 }
 static pb_mat *g_low_rank_frozen_input(pb_ctx *c)
 {
     pb_mat *y = frozen(c, &f.y);
-    pb_low_rank(c, y, frozen(c, &f.x), A, B, PB_EACH(struct options, scale));
+    pb_low_rank(c, y, frozen(c, &f.x), A, B);
     return y;
 }
 static pb_mat *g_down_up(pb_ctx *c)
@@ -497,6 +493,10 @@ static pb_mat *g_scale_response(pb_ctx *c)
 static pb_mat *g_scale_vector_only(pb_ctx *c)
 {
     return pb_scale(c, frozen(c, &f.y), &f.l, 1, false, true);
+}
+static pb_mat *g_copy(pb_ctx *c)
+{
+    return pb_copy(c, &f.y);
 }
 static pb_mat *g_scale_by(pb_ctx *c)
 {
@@ -609,6 +609,7 @@ static const struct {
     {"scale, plus one", g_scale_plus, " y l"},
     {"scale, response only", g_scale_response, " y l"},
     {"scale, vector alone", g_scale_vector_only, " l"},
+    {"copy", g_copy, " y"},
     {"scale by a tenant's vector", g_scale_by, " y VEC"},
     {"shift", g_shift, " y VEC"},
     {"a tenant's vector per segment", g_each, " y VEC"},
@@ -647,7 +648,7 @@ static void values(void **state)
             double want = f.y.v[i * Y + j];
             for (size_t r = 0; r < 5; r++)
                 for (size_t k = 0; k < X; k++)
-                    want += f.options.scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
+                    want += f.layout.spec[B].scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
             assert_true(fabs(low->v[i * Y + j] - want) <= 1e-12 * (1 + fabs(want)));
         }
     pb_mat *scaled = g_scale_response(begin());
@@ -693,7 +694,7 @@ static void values(void **state)
     }
 }
 
-// Prefix, then the segment's own rows that the query sees: by the textbook.
+// Prefix, then the segment's own rows, as far as the window goes: by the textbook.
 static void attention_values(void **state)
 {
     static const struct {
@@ -714,7 +715,7 @@ static void attention_values(void **state)
                     size_t row = segments[s].row0 + i, g = h / (H / KVH) * D;
                     double sum = 0, out[D] = {0};
                     for (size_t j = cases[n].prefix ? 0 : P; j <= P + i; j++) {
-                        if (how->window && j >= P && i - (j - P) >= how->window)
+                        if (how->window && P + i - j >= how->window)
                             continue;
                         size_t at = j < P ? j : segments[s].row0 + j - P;
                         const double *k = (j < P ? f.pk.v : f.k.v) + at * KV + g;

@@ -134,7 +134,7 @@ class Adapter:
             return True
         if isinstance(which, str):
             return bool(re.fullmatch(which, module))
-        return any(module.endswith("." + w) for w in which or [])
+        return any(module == w or module.endswith("." + w) for w in which or [])
 
     def targets(self, i, t):
         layers = self.conf.get("layers_to_transform")

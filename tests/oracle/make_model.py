@@ -152,22 +152,18 @@ def adapter_files(c, seed, kind, **opt):
                 w[ref.PEDRO_B.format(i=i)] = _normal(rng, (1, 5), 0.1)
     else:
         raise ValueError("unknown peft_type %r" % kind)
-    conf.update(zip(("pb_method", "pb_options"), _pb_options(kind, conf, opt)))
+    conf.update(_own(opt))
     return conf, w
 
 
-def _pb_options(kind, conf, opt):
-    """(method, options) as the program's own adapter folders name them."""
-    targets = ",".join(opt.get("targets", []))
-    if kind == "LORA":
-        return "lora", {"rank": conf["r"], "alpha": conf["lora_alpha"],
-                        "rslora": conf["use_rslora"], "targets": targets}
-    if kind == "IA3":
-        return "ia3", {"rank": opt.get("reparam", 0), "targets": targets}
-    if kind == "PREFIX_TUNING":
-        return "prefix", {"length": opt["length"], "mlp": opt.get("mlp", 0), "init": "random"}
-    own = {k: conf[k] for k in ("r", "pooler", "activation", "pool_site", "rope", "prompt_scaled")}
-    return "pedro", dict(own, targets=targets)
+def _own(opt):
+    """What PEFT has no keys for: the forms that are trained and not yet folded."""
+    own = {}
+    if opt.get("reparam"):
+        own["rank"] = opt["reparam"]
+    if opt.get("mlp"):
+        own.update(mlp=opt["mlp"], init="random")
+    return {"pedrobench": {"options": own}} if own else {}
 
 
 def make_adapter(folder, model, seed, kind, **opt):

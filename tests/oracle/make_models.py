@@ -76,6 +76,15 @@ ADAPTERS = {
     "pedro": dict(peft_type="PEDRO", targets=["q", "v", "up"], r=4, pooler="last",
                   activation="rational", pool_site="after", rope="before", prompt_scaled=True),
 }
+# More of them, for test_adapters.py.
+FURTHER = {
+    "lora-exclude": dict(peft_type="LORA", r=3, lora_alpha=6, target_modules="all-linear",
+                         exclude_modules=["k_proj", "mlp.down_proj"]),
+    "ia3-inputs": dict(peft_type="IA3", target_modules=ALL,
+                       feedforward_modules=["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]),
+    "ia3-regex": dict(peft_type="IA3", feedforward_modules=r".*layers\.1\.mlp.*",
+                      target_modules=r".*layers\.[12]\.(self_attn\.[kv]|mlp\.(gate|down))_proj"),
+}
 _COMMON = dict(auto_mapping=None, base_model_name_or_path="", inference_mode=True, revision=None,
                task_type="CAUSAL_LM")
 _LAYOUT = {
@@ -165,12 +174,13 @@ def make_model(folder, name, seed=1, **more):
 
 
 def make_adapter(folder, model, name, seed=2):
-    """One of ADAPTERS for the model in the folder `model`. Returns its folder."""
+    """One of ADAPTERS or FURTHER for the model in the folder `model`. Returns its folder."""
     with open(os.path.join(model, "config.json")) as f:
         c = arch.settings(json.load(f))
     rng, w = np.random.default_rng(seed), {}
-    kind = ADAPTERS[name]["peft_type"]
-    conf = {**_COMMON, **_LAYOUT[kind], **ADAPTERS[name]}
+    conf = ADAPTERS.get(name) or FURTHER[name]
+    kind = conf["peft_type"]
+    conf = {**_COMMON, **_LAYOUT[kind], **conf}
     ad = arch.Adapter(conf, w)
     for i in range(c.num_hidden_layers):
         layer = "base_model.model.model.layers.%d." % i
@@ -198,10 +208,6 @@ def make_adapter(folder, model, name, seed=2):
         P, kv = conf["num_virtual_tokens"], c.kv_heads * c.D
         conf.update(token_dim=kv, num_layers=c.num_hidden_layers, num_attention_heads=c.kv_heads)
         w["prompt_embeddings"] = rounded(rng, (P, c.num_hidden_layers * 2 * kv), 0, 0.8)
-    if kind == "PEDRO":  # the method and its options, as the program's own folders name them
-        own = {k: conf[k] for k in ("r", "pooler", "activation", "pool_site", "rope",
-                                    "prompt_scaled")}
-        conf.update(pb_method="pedro", pb_options=dict(own, targets=",".join(conf["targets"])))
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "adapter_config.json"), "w") as f:
         json.dump(conf, f, indent=1)

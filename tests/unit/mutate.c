@@ -4,6 +4,7 @@
 // `unit_mutate --seeds DIR` writes the valid files instead, as a start for libFuzzer.
 #include "core/file.h"
 #include "core/rng.h"
+#include "fuzz/adapter.h"
 #include "fuzz/gguf.h"
 #include "fuzz/targets.h"
 #include "fuzz/tokenizers.h"
@@ -28,6 +29,7 @@ static const format formats[] = {
     {"llama2c", seed_llama2c, target_llama2c},
     {"gguf", seed_gguf, target_gguf},
     {"tokenizer", seed_tokenizer, target_tokenizer},
+    {"adapter", seed_adapter, target_adapter},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 

@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "model/peft.h"
 #include "results/run.h"
 #include "serve/evaluate.h"
 #include "tensor/gemm.h"
@@ -18,14 +19,14 @@
 
 json_t *pb_experiment_defaults(void)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:{}, s:n, s:i, s:i, s:n, s:s, s:i, s:i, s:i, s:f, s:f, "
-                     "s:f, s:f, s:i, "
+    return json_pack("{s:s, s:s, s:s, s:s, s:n, s:{}, s:n, s:i, s:i, s:n, s:s, s:i, s:i, s:i, s:f, "
+                     "s:f, s:f, s:f, s:i, "
                      "s:i, s:{s:i, s:i, s:i}}",
-                     "kind", "train", "model", "", "task", "", "method", "", "options", "budget",
-                     "seed", 1, "task_seed", 1, "lr", "schedule", "linear", "steps", 200, "batch",
-                     16, "accumulate", 1, "warmup", 0.06, "floor", 0.0, "weight_decay", 0.0, "clip",
-                     1.0, "eval_every", 50, "patience", 10, "limit", "train", 0, "valid", 0, "test",
-                     0);
+                     "kind", "train", "model", "", "task", "", "method", "", "adapter", "options",
+                     "budget", "seed", 1, "task_seed", 1, "lr", "schedule", "linear", "steps", 200,
+                     "batch", 16, "accumulate", 1, "warmup", 0.06, "floor", 0.0, "weight_decay",
+                     0.0, "clip", 1.0, "eval_every", 50, "patience", 10, "limit", "train", 0,
+                     "valid", 0, "test", 0);
 }
 
 void pb_cache_free(pb_cache *c)
@@ -53,6 +54,7 @@ pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_mode
 
 typedef struct experiment {
     const char *model, *task_name, *method_name, *schedule;
+    const char *adapter; // folder of an adapter to train further, or NULL
     const json_t *options, *limit;
     char budget[64]; // as text; empty: none
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
@@ -64,20 +66,46 @@ typedef struct experiment {
     pb_model *m, *own; // own: a trainable backbone of this run alone
     const pb_dataset *data;
     void *opts;
-    pb_adapter *a, *served;
+    pb_adapter *from, *a, *served; // from: as it was loaded
     pb_run *run;
     size_t trainable, last_tokens;
     double last_seconds;
     pb_train_result trained;
 } experiment;
 
+// The method of the adapter to train further, and what identifies it.
+static pb_err read_adapter(experiment *e)
+{
+    char path[4096], hash[2][PB_HASH_LEN];
+    json_t *file;
+    const pb_method *m;
+    if (*e->budget)
+        return pb_fail(PB_INPUT, "leave the budget out", "an adapter to start from has its size");
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", e->adapter));
+    PB_TRY(pb_sha256_file(hash[0], path));
+    PB_TRY(pb_json_load(&file, path));
+    pb_err err = pb_peft_method(&m, file);
+    json_decref(file);
+    if (err)
+        return pb_context(err, "adapter %s", e->adapter);
+    if (*e->method_name && strcmp(e->method_name, m->name) != 0)
+        return pb_fail(PB_INPUT, "leave \"method\" out", "the adapter %s is of method %s, not %s",
+                       e->adapter, m->name, e->method_name);
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", e->adapter));
+    PB_TRY(pb_sha256_file(hash[1], path));
+    json_object_set_new(e->config, "method", json_string(m->name));
+    json_object_set_new(e->config, "adapter_sha256",
+                        json_pack("{s:s, s:s}", "config", hash[0], "weights", hash[1]));
+    return pb_json_str(e->config, "method", &e->method_name);
+}
+
 static pb_err read_config(experiment *e, const json_t *config)
 {
     static const char *const known[] = {
-        "kind",      "model",        "task",     "method", "options",  "budget",     "seed",
-        "task_seed", "lr",           "schedule", "steps",  "batch",    "accumulate", "warmup",
-        "floor",     "weight_decay", "clip",     "limit",  "patience", "eval_every", "weights",
-        NULL};
+        "kind",       "model",      "task",    "method",       "options", "budget",
+        "seed",       "task_seed",  "lr",      "schedule",     "steps",   "batch",
+        "accumulate", "warmup",     "floor",   "weight_decay", "clip",    "limit",
+        "patience",   "eval_every", "weights", "adapter",      NULL};
     const char *weights = "auto"; // a key of its own only where it is asked for
     const json_t *b;
     PB_TRY(pb_json_only(config, known, "a run's configuration"));
@@ -91,6 +119,7 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_json_str(c, "schedule", &e->schedule));
     PB_TRY(pb_json_opt_str(c, "weights", &weights));
     PB_TRY(pb_storage_find(&e->weights, weights));
+    PB_TRY(pb_json_opt_str(c, "adapter", &e->adapter));
     PB_TRY(pb_json_int(c, "seed", &e->seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "task_seed", &e->task_seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "steps", &e->steps, 0, 100000000));
@@ -120,8 +149,11 @@ static pb_err read_config(experiment *e, const json_t *config)
         strcmp(e->schedule, "constant"))
         return pb_fail(PB_INPUT, "use linear, cosine or constant", "\"schedule\" is \"%s\"",
                        e->schedule);
-    if (!*e->model || !*e->task_name || !*e->method_name)
-        return pb_fail(PB_INPUT, NULL, "a run needs \"model\", \"task\" and \"method\"");
+    if (!*e->model || !*e->task_name || (!*e->method_name && !e->adapter))
+        return pb_fail(PB_INPUT, NULL,
+                       "a run needs \"model\", \"task\", and \"method\" or \"adapter\"");
+    if (e->adapter)
+        PB_TRY(read_adapter(e));
     e->method = pb_method_find(e->method_name);
     e->task = pb_task_find(e->task_name);
     return e->method && e->task ? PB_OK : PB_USAGE;
@@ -156,6 +188,8 @@ static pb_err solve(experiment *e)
     size_t budget = 0;
     if (!e->opts)
         PB_TRY(pb_options_new(&e->opts, m));
+    if (e->from)
+        memcpy(e->opts, e->from->options, m->options_size);
     PB_TRY(pb_options_from_json(m, e->opts, e->options));
     if (e->lr == 0)
         e->lr = m->lr;
@@ -314,11 +348,16 @@ static pb_err make_adapter(experiment *e, const pb_seqs *train)
     const pb_method *m = e->method;
     if (m->backbone)
         return PB_OK;
-    size_t n_text = m->text_len ? m->text_len(e->opts) : 0;
-    PB_GO(pb_adapter_new(&e->a, m, e->opts, &e->m->config, true));
-    if (n_text)
-        PB_GO(text_kv(e, train, n_text, &k, &v));
-    PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, k, v));
+    if (e->from) {
+        PB_GO(pb_adapter_trainable(&e->a, e->from, e->opts));
+    } else {
+        size_t n_text = m->text_len ? m->text_len(e->opts) : 0;
+        PB_GO(pb_adapter_new(&e->a, m, e->opts, &e->m->config, true));
+        if (n_text)
+            PB_GO(text_kv(e, train, n_text, &k, &v));
+        PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, k, v));
+    }
+    pb_adapter_made_for(e->a, e->model, e->m->sha256);
     PB_GO(pb_adapter_folded(&e->served, e->a));
 done:
     free(k);
@@ -453,6 +492,8 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
                       e.model);
         goto done;
     }
+    if (e.adapter)
+        PB_GO(pb_adapter_load(&e.from, e.adapter, &e.m->config, e.m->sha256));
     pb_err cannot = solve(&e);
     if (cannot)
         snprintf(out->why, sizeof out->why, "%s", pb_error_message());
@@ -485,6 +526,7 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
 done:
     out->seconds = pb_now() - start;
     pb_run_abandon(e.run);
+    pb_adapter_free(e.from);
     pb_adapter_free(e.a);
     pb_adapter_free(e.served);
     pb_model_close(e.own);
