@@ -237,6 +237,9 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
     // of 45.2548 for a width of 2048 in bfloat16). Here computation is in float, and so is the
     // root.
     pb_mat *x = pb_embed(c, &m->embed, g->embed_scaled ? sqrt((double)g->width) : 1, tokens);
+    // Without a backward pass, a layer's memory is used again by the next one.
+    pb_mat *kept = c->record ? NULL : pb_new(c, c->n_rows, g->width, PB_TOKENS, false);
+    size_t mark = pb_mark(c->arena);
     for (size_t l = 0; l < g->layers; l++) {
         const pb_layer *w = &m->layer[l];
         pb_mat *y[3];
@@ -277,6 +280,12 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
             out = norm(c, g, out, w->norm[PB_NORM_FFN_OUT], g->width);
         out = at_site(st, PB_SITE_FFN_OUT, n, out);
         x = pb_add(c, x, out);
+        if (kept) {
+            if (!c->dry)
+                memcpy(kept->v, x->v, c->n_rows * g->width * sizeof *x->v);
+            x = kept;
+            pb_release(c->arena, mark);
+        }
     }
     return norm(c, g, x, m->norm, g->width);
 }

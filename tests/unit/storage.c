@@ -9,7 +9,9 @@
 #include "core/threads.h"
 #include "tiny.h"
 
-enum { ROWS = 300 };
+// With one thread in two blocks of the backward pass, the second a row shorter; with three in
+// three.
+enum { ROWS = 303 };
 
 // tinies[t] as a folder in bfloat16.
 static const char *narrow_folder(size_t t)
@@ -93,7 +95,7 @@ static void same(void **state)
         same_storage(narrow, "bf16");
         assert_string_equal(wide->sha256, narrow->sha256);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-            results x = compute(wide, counts[i], 1), y = compute(narrow, counts[i], 2);
+            results x = compute(wide, counts[i], 1), y = compute(narrow, counts[i], 3);
             double size = 0;
             for (size_t k = 0; k < x.n_d; k++)
                 size += fabs((double)x.d[k]);
