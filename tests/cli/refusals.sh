@@ -44,12 +44,17 @@ json.dump(c, open(sys.argv[1] + "/model/config.json", "w"))
 END
 }
 
+limit=262144
 limited() { # the program, with little memory
     (
-        ulimit -d 262144
+        ulimit -d $limit
         exec "$PEDROBENCH" "$@"
     )
 }
+if ! limited --version >/dev/null 2>&1; then
+    echo "not checked: memory, of which a program with sanitizers needs more"
+    limit=unlimited
+fi
 
 # refused MESSAGE PYTHON...: such a model is refused with this message by every command that loads.
 refused() {
@@ -69,9 +74,11 @@ refused() {
 
 # What memory is needed for a right one, 13 GB, is not there: the limit is one. A summary needs none.
 make
-try limited logits --model "$tmp/model" --tokens 1,2,3
-ok "a whole model does not fit into 256 MiB" one_error 1 logits
-says 'cannot reserve [0-9.]+ MiB'
+if [[ $limit != unlimited ]]; then
+    try limited logits --model "$tmp/model" --tokens 1,2,3
+    ok "a whole model does not fit into 256 MiB" one_error 1 logits
+    says 'cannot reserve [0-9.]+ MiB'
+fi
 exits 0 limited inspect "$tmp/model"
 prints '^parameters: 6738415616$'
 prints '^  model.layers.\*.mlp.up_proj.weight +11008,4096 +BF16 +32 '
