@@ -29,8 +29,18 @@
     X(Q)                                                                                           \
     X(K)                                                                                           \
     X(V)                                                                                           \
-    X(Q_ROT) X(K_ROT) X(O_IN) X(O) X(ATTN_OUT) X(GATE_IN) X(UP_IN) X(GATE) X(UP) X(MID) X(DOWN)    \
-        X(FFN_OUT)
+    X(Q_ROT)                                                                                       \
+    X(K_ROT)                                                                                       \
+    X(O_IN)                                                                                        \
+    X(O)                                                                                           \
+    X(ATTN_OUT)                                                                                    \
+    X(GATE_IN)                                                                                     \
+    X(UP_IN)                                                                                       \
+    X(GATE)                                                                                        \
+    X(UP)                                                                                          \
+    X(MID)                                                                                         \
+    X(DOWN)                                                                                        \
+    X(FFN_OUT)
 #define PB_SITE_ENUM(name) PB_SITE_##name,
 typedef enum pb_site { PB_SITES(PB_SITE_ENUM) PB_N_SITES } pb_site;
 #undef PB_SITE_ENUM

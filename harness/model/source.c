@@ -232,7 +232,7 @@ pb_err pb_source_copy_tokenizer(const pb_source *s, const char *folder, pb_confi
                                         "merges.txt",
                                         "chat_template.jinja",
                                         "generation_config.json"};
-    char path[4096];
+    char path[4096], base[4096];
     if (s->kind == PB_SOURCE_GGUF) {
         c->tokenizer[0] = 0;
         return pb_gguf_tokenizer_write(s->meta, folder);
@@ -243,8 +243,8 @@ pb_err pb_source_copy_tokenizer(const pb_source *s, const char *folder, pb_confi
             c->tokenizer[0] = 0;
         return PB_OK;
     }
-    const char *base = strrchr(path, '/');
-    base = base ? base + 1 : path;
+    const char *slash = strrchr(path, '/');
+    PB_TRY(pb_path(base, sizeof base, "%s", slash ? slash + 1 : path));
     PB_TRY(copy_file(path, folder, base));
     if (s->kind == PB_SOURCE_LLAMA2C)
         return PB_OK;

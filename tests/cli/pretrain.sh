@@ -78,6 +78,9 @@ exits 0 "$PEDROBENCH" inspect whole
 # Going on from it: the first loss is where the old model ended, not that of guessing.
 exits 0 "$PEDROBENCH" pretrain --from whole --text text.txt --valid held.txt --mark '<|doc|>' \
     --batch-tokens 128 --steps 30 --lr 1e-4 --quiet --out more
+ok "its tokenizer's files come along" cmp -s whole/tokenizer_config.json more/tokenizer_config.json
+exits 0 "$PEDROBENCH" convert whole converted
+ok "convert takes them along too" cmp -s whole/tokenizer_config.json converted/tokenizer_config.json
 ok "going on, not starting over" "$PB_PYTHON" - <<'PY'
 import json, sys
 old, new = (json.load(open(f"{d}/recipe.json")) for d in ("whole", "more"))
