@@ -245,6 +245,9 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
     }
     for (size_t i = 0; i < k; i++) {
         vec b[NV];
+        // A row or two wait for memory; asking for half a page ahead helps (measured on Zen 3).
+        if (h && M <= 2)
+            __builtin_prefetch(h + (i + 32) * PB_NW);
 #pragma GCC unroll 16
         for (size_t v = 0; v < T; v++) {
             if (!h) {
