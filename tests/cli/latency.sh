@@ -72,8 +72,8 @@ refuse() {
     grep -q -- "$want" "$dir/err" || fail "$*: $(cat "$dir/err")"
 }
 g="--random 32x64x2x4x2x90 --budget 4k"
-refuse "is needed" 2
 refuse "geometry" 2 --random 32x64
+refuse "no model at" 1 --model "$dir/nowhere" --budget 4k
 refuse "one of --model and --random" 2 $g --model x
 refuse "lorra" 2 $g --methods lorra
 refuse "must increase" 1 $g --tenants 4,2
