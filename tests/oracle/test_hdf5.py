@@ -86,7 +86,7 @@ with tempfile.TemporaryDirectory() as folder:
         if shutil.which("h5dump"):
             subprocess.run(["h5dump", "-A", path], check=True, stdout=subprocess.DEVNULL)
     merged = os.path.join(folder, "views", "all.h5")
-    subprocess.run([program, "merge", runs, "--out", merged], check=True,
+    subprocess.run([program, "collect", runs, "--out", merged], check=True,
                    stderr=subprocess.DEVNULL)
     moved = os.path.join(folder, "elsewhere")
     os.mkdir(moved)
