@@ -359,6 +359,26 @@ static void softmaxes(void **state)
         }
 }
 
+// What benchmarks read and count: every value once, and chains that converge where they must: from
+// any start, x -> x / 2 + 1 / 2 ends at 1 in every lane.
+static void limits(void **state)
+{
+    k = *state;
+    for (size_t n = 0; n <= 700; n += n < 70 ? 1 : 37) {
+        mat x = make(1, n, 1);
+        double want = 0, size = 0;
+        for (size_t i = 0; i < n; i++) {
+            want += (double)x.v[i];
+            size += fabs((double)x.v[i]);
+        }
+        close_to("sum", k->sum(x.v, n), want, size, n, n, 0);
+        free(x.v);
+    }
+    size_t flops = 0;
+    real ends = k->peak(200, &flops);
+    close_to("peak", ends, (double)flops / 2, (double)flops / 2, flops, 200, 0);
+}
+
 // exp itself, through the softmax of one value that is not the maximum.
 static void exponential(void **state)
 {
@@ -508,7 +528,8 @@ int main(void)
         CMUnitTestFunction run;
     } tests[] = {{"panel", panels},    {"turn", turns},     {"dots, axpys, outer", low_rank},
                  {"vectors", vectors}, {"gates", gates},    {"softmax", softmaxes},
-                 {"exp", exponential}, {"soft caps", caps}, {"online softmax", online}};
+                 {"exp", exponential}, {"soft caps", caps}, {"online softmax", online},
+                 {"limits", limits}};
     enum { N = sizeof tests / sizeof *tests };
     struct CMUnitTest list[3 * N];
     static char names[3 * N][64];

@@ -751,6 +751,44 @@ static void softmax(real *x, size_t n, real lse, real weight)
         store_part(x + i, weight * vexp(load_part(x + i, n - i) - lse), n - i);
 }
 
+// ---------------------------------------------------------------- the machine
+
+static real peak(size_t n, size_t *flops)
+{
+    enum { CHAINS = VREGS == 32 ? 24 : 12 };
+    static volatile real start = (real)0.5;
+    vec acc[CHAINS], x = all(start), y = all(start);
+    if (flops)
+        *flops = 2 * CHAINS * VL;
+#pragma GCC unroll 24
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = all((real)i);
+    for (size_t k = 0; k < n; k++)
+#pragma GCC unroll 24
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = acc[i] * x + y;
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] += acc[i];
+    return sum_lanes(acc[0]);
+}
+
+static real sum(const real *x, size_t n)
+{
+    vec acc[8] = {{0}};
+    size_t i = 0;
+    for (; i + 8 * VL <= n; i += 8 * VL)
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; j++)
+            acc[j] += load(x + i + j * VL);
+    for (; i + VL <= n; i += VL)
+        acc[0] += load(x + i);
+    if (i < n)
+        acc[1] += load_part(x + i, n - i);
+    for (size_t j = 1; j < 8; j++)
+        acc[0] += acc[j];
+    return sum_lanes(acc[0]);
+}
+
 #define NAME_OF(isa) pb_kernels_##isa
 #define NAME(isa)    NAME_OF(isa)
 #define TEXT_OF(isa) #isa
@@ -777,4 +815,6 @@ const pb_kernels NAME(PB_ISA) = {
     .soft_cap = soft_cap,
     .log_sum_exp = log_sum_exp,
     .softmax = softmax,
+    .peak = peak,
+    .sum = sum,
 };

@@ -72,6 +72,12 @@ typedef struct pb_kernels {
     // log(sum(exp(x))) of n values, and x = weight * softmax(x) for a known log-sum-exp.
     real (*log_sum_exp)(const real *x, size_t n);
     void (*softmax)(real *x, size_t n, real lse, real weight);
+
+    // What the machine can do, for benchmarks: n rounds of fused multiply-adds that wait for
+    // nothing
+    // (*flops, may be NULL: those of a round), and the sum of n values, 8 vectors at a time.
+    real (*peak)(size_t n, size_t *flops);
+    real (*sum)(const real *x, size_t n);
 } pb_kernels;
 
 // The fastest set for this processor, or the one that PB_ISA in the environment names.
