@@ -10,7 +10,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "results/env.h"
-#include "results/h5.h"
+#include "results/bench.h"
 #include "tensor/gemm.h"
 
 #include <math.h>
@@ -719,58 +719,6 @@ static pb_err bench_models(struct args *a)
     return PB_OK;
 }
 
-// ---------------------------------------------------------------- files
-
-static pb_err write_h5(const struct args *a, const json_t *env)
-{
-    pb_err err = PB_OK;
-    hid_t file = -1;
-    size_t i, k;
-    json_t *w, *m;
-    PB_TRY(pb_h5_new(&file));
-    hid_t at = -1;
-    PB_GO(pb_h5_put_str(file, "schema", "pedrobench-bench"));
-    PB_GO(pb_h5_put_int(file, "schema_version", 1));
-    PB_GO(pb_h5_group(&at, file, "env"));
-    PB_GO(pb_h5_put_object(at, env, true));
-    H5Gclose(at);
-    json_array_foreach(a->works, i, w)
-    {
-        json_array_foreach(json_object_get(w, "arms"), k, m)
-        {
-            char path[64];
-            size_t n = json_array_size(json_object_get(m, "seconds"));
-            double *v = malloc((n + 1) * sizeof *v);
-            json_t *attributes = json_copy(m);
-            if (!v || !attributes) {
-                free(v);
-                json_decref(attributes);
-                err = pb_fail(PB_MEMORY, NULL, "no memory for %s", a->out);
-                goto done;
-            }
-            for (size_t j = 0; j < n; j++)
-                v[j] = json_number_value(json_array_get(json_object_get(m, "seconds"), j));
-            json_object_del(attributes, "seconds");
-            json_object_set(attributes, "work", json_object_get(w, "work"));
-            json_object_set(attributes, "tokens", json_object_get(w, "tokens"));
-            snprintf(path, sizeof path, "work/%03zu/%03zu", i, k);
-            err = pb_h5_group(&at, file, path);
-            if (!err)
-                err = pb_h5_put_object(at, attributes, true);
-            if (!err)
-                err = pb_h5_data_real(NULL, at, "seconds", v, n, 0, "s");
-            H5Gclose(at);
-            free(v);
-            json_decref(attributes);
-            PB_GO(err);
-        }
-    }
-    PB_GO(pb_h5_save(file, a->out, "pedrobench-bench", 1));
-done:
-    H5Fclose(file);
-    return err;
-}
-
 static pb_err run(int argc, char **argv)
 {
     struct args a = {.geometry = {"A", "B"},
@@ -806,7 +754,7 @@ static pb_err run(int argc, char **argv)
         putchar('\n');
     }
     if (a.out) {
-        pb_err written = write_h5(&a, env);
+        pb_err written = pb_bench_save(a.works, env, a.out);
         err = err ? err : written;
     }
 done:

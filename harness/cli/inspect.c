@@ -3,7 +3,7 @@
 #include "model/gguf.h"
 #include "model/peft.h"
 #include "model/source.h"
-#include "results/h5.h"
+#include "results/bench.h"
 #include "results/journal.h"
 #include "results/load.h"
 
@@ -328,68 +328,13 @@ static pb_err inspect_run(json_t *out, const char *path)
     return PB_OK;
 }
 
-// Adds every arm below a group of a benchmark's work.
-static pb_err add_arms(json_t *arms, hid_t work)
-{
-    pb_err err = PB_OK;
-    pb_h5_names names = {0};
-    PB_TRY(pb_h5_links(&names, work));
-    for (size_t i = 0; i < names.n && !err; i++) {
-        hid_t at = H5Gopen2(work, names.v[i], H5P_DEFAULT);
-        if (at < 0) {
-            err = pb_h5_fail("open the group", names.v[i]);
-            break;
-        }
-        char *title = NULL, *name = NULL;
-        double median = NAN, fraction = NAN;
-        err = pb_h5_get_str(at, "work", &title);
-        if (!err)
-            err = pb_h5_get_str(at, "name", &name);
-        if (!err)
-            err = pb_h5_get_real(at, "median_seconds", &median);
-        if (!err)
-            err = pb_h5_get_real(at, "fraction_of_limit", &fraction);
-        json_t *o = json_object();
-        set_text(o, "work", title);
-        set_text(o, "arm", name);
-        set_real(o, "median_ms", 1e3 * median);
-        set(o, "fraction_of_limit", isfinite(fraction) ? json_real(fraction) : json_null());
-        json_array_append_new(arms, o);
-        free(title);
-        free(name);
-        H5Gclose(at);
-    }
-    pb_h5_names_free(&names);
-    return err;
-}
-
 static pb_err inspect_bench(json_t *out, const char *path)
 {
-    pb_err err = PB_OK;
-    pb_h5 f = {0};
-    pb_h5_names works = {0};
-    json_t *arms = json_array();
-    hid_t all = -1;
-    PB_GO(pb_h5_open(&f, path, "pedrobench-bench", 1));
+    json_t *arms = NULL;
+    PB_TRY(pb_bench_load(&arms, path));
     set_text(out, "kind", "benchmark");
-    all = H5Gopen2(f.file, "work", H5P_DEFAULT);
-    PB_GO(all < 0 ? pb_h5_fail("open the group", "work") : PB_OK);
-    PB_GO(pb_h5_links(&works, all));
-    for (size_t i = 0; i < works.n; i++) {
-        hid_t work = H5Gopen2(all, works.v[i], H5P_DEFAULT);
-        err = work < 0 ? pb_h5_fail("open the group", works.v[i]) : add_arms(arms, work);
-        if (work >= 0)
-            H5Gclose(work);
-        PB_GO(err);
-    }
-    json_object_set(out, "arms", arms);
-done:
-    json_decref(arms);
-    pb_h5_names_free(&works);
-    if (all >= 0)
-        H5Gclose(all);
-    pb_h5_close(&f);
-    return err;
+    set(out, "arms", arms);
+    return PB_OK;
 }
 
 static pb_err inspect_journal(json_t *out, const char *path)
@@ -441,12 +386,8 @@ static pb_err inspect(json_t *out, const char *path)
         return pb_fail(PB_INPUT, "a model has config.json, an adapter adapter_config.json",
                        "%s is neither a model nor an adapter folder", path);
     }
-    if (ends_with(path, ".h5")) {
-        char schema[32];
-        pb_h5_schema(schema, path);
-        return !strcmp(schema, "pedrobench-bench") ? inspect_bench(out, path)
-                                                   : inspect_run(out, path);
-    }
+    if (ends_with(path, ".h5"))
+        return pb_bench_is(path) ? inspect_bench(out, path) : inspect_run(out, path);
     if (pb_gguf_is(path))
         return inspect_gguf(out, path);
     if (ends_with(path, ".safetensors"))
