@@ -29,7 +29,7 @@ static void release(void *self)
 static void run(product *p)
 {
     const pb_product_args *a = &p->a;
-    if (a->kind == PB_PRODUCT_BLIS) {
+    if (a->blis) {
         pb_gemm(false, true, a->rows, a->out, a->in, 1, p->x.v, a->in, p->plain, a->in, 0, p->y,
                 a->out, a->threads);
         if (a->back)
@@ -68,13 +68,13 @@ static void fill(real *x, size_t n, uint32_t which)
 pb_err pb_product_arm(pb_arm **out, pb_work *w, const char *name, const pb_product_args *a)
 {
     pb_err err = PB_OK;
-    size_t R = a->rows, n = pb_panels_size(a->out, a->in), x = R * a->in, y = R * a->out;
-    bool ours = a->kind != PB_PRODUCT_BLIS, narrow = a->kind == PB_PRODUCT_BF16;
+    size_t R = a->rows, W = a->out * a->in, x = R * a->in, y = R * a->out;
+    size_t panels = pb_panels_bytes(a->kind, a->out, a->in);
     product *p = calloc(1, sizeof *p);
     if (!p)
         return pb_fail(PB_MEMORY, NULL, "no memory for a product");
     p->a = *a;
-    PB_GO(pb_arena_init(&p->memory, "product", (2 * n + 2 * x + 2 * y + 1024) * sizeof(real)));
+    PB_GO(pb_arena_init(&p->memory, "product", (W + 2 * x + 2 * y + 1024) * sizeof(real) + panels));
     PB_GO(pb_arena_init(&p->step, "results", (2 * y + 1024) * sizeof(real)));
     PB_GO(pb_arena_init(&p->heads, "headers", 1 << 16));
     p->c = (pb_ctx){.arena = &p->step,
@@ -82,20 +82,18 @@ pb_err pb_product_arm(pb_arm **out, pb_work *w, const char *name, const pb_produ
                     .k = pb_kernels_get(),
                     .record = a->back,
                     .threads = a->threads};
-    p->plain = PB_NEW(&p->memory, real, a->out * a->in);
-    fill(p->plain, a->out * a->in, 1);
-    p->w = (pb_weight){.out = a->out, .in = a->in};
-    if (narrow)
-        p->w.panels16 = PB_NEW(&p->memory, uint32_t, n / 2);
-    else if (ours)
-        p->w.panels = PB_NEW(&p->memory, real, n);
-    if (ours)
+    p->plain = PB_NEW(&p->memory, real, W);
+    fill(p->plain, W, 1);
+    p->w = (pb_weight){.out = a->out, .in = a->in, .kind = a->kind};
+    if (!a->blis) {
+        p->w.panels = pb_alloc(&p->memory, panels, 1);
         pb_pack(&p->w, p->plain, 0, a->out);
+    }
     p->x = (pb_mat){.v = PB_NEW(&p->memory, real, x), .rows = R, .cols = a->in, .ld = a->in};
     fill(p->x.v, x, 2);
     if (a->back)
         p->x.d = PB_NEW(&p->memory, real, x);
-    if (!ours) {
+    if (a->blis) {
         p->y = PB_NEW(&p->memory, real, y);
         p->dy = PB_NEW(&p->memory, real, y);
         fill(p->dy, y, 3);
@@ -105,8 +103,7 @@ pb_err pb_product_arm(pb_arm **out, pb_work *w, const char *name, const pb_produ
     arm->sample = sample;
     arm->release = release;
     arm->flops = (a->back ? 4.0 : 2.0) * (double)(R * a->in * a->out);
-    arm->bytes =
-        (double)(ours ? pb_weight_bytes(&p->w) : a->out * a->in * sizeof(real)) * (a->back ? 2 : 1);
+    arm->bytes = (double)(a->blis ? W * sizeof(real) : panels) * (a->back ? 2 : 1);
 done:
     if (err)
         release(p);

@@ -4,14 +4,9 @@
 
 #include "bench/bench.h"
 
-typedef enum pb_product_kind {
-    PB_PRODUCT_FP32, // our panels
-    PB_PRODUCT_BF16,
-    PB_PRODUCT_BLIS
-} pb_product_kind;
-
 typedef struct pb_product_args {
-    pb_product_kind kind;
+    bool blis; // BLIS, with W as it is; else our panels:
+    pb_panel_kind kind;
     bool back; // and dx += dy W after it
     size_t rows, in, out;
     int threads;

@@ -420,12 +420,8 @@ static pb_err bench_machine(struct args *a)
 static pb_err bench_kernels(struct args *a)
 {
     static const size_t rows_default[] = {1, 8, 16, 64, 112, 512};
-    static const struct {
-        const char *name;
-        pb_product_kind kind;
-    } kinds[] = {{"panels fp32", PB_PRODUCT_FP32},
-                 {"panels bf16", PB_PRODUCT_BF16},
-                 {"BLIS", PB_PRODUCT_BLIS}};
+    static const char *const names[] = {"panels fp32", "panels bf16", "panels int8", "BLIS"};
+    enum { BLIS = PB_PANEL_KINDS };
     for (size_t g = 0; g < a->n_geometries; g++) {
         pb_config c;
         PB_TRY(pb_open_config(&c, spec_of(a->geometry[g])));
@@ -439,22 +435,23 @@ static pb_err bench_kernels(struct args *a)
                 snprintf(w.name, sizeof w.name, "product with a weight (%zu,%zu), %zu row%s%s",
                          c.ffn, c.width, R, R > 1 ? "s" : "", back ? ", and dx" : "");
                 PB_GO(pb_limit_flops(&w, pb_threads()));
-                int first = (int)w.n + 2;
-                for (size_t k = 0; k < 2; k++) {
-                    int at;
-                    PB_GO(pb_limit_bytes(&w, (double)(c.ffn * c.width) * (k ? 2 : sizeof(real)),
-                                         pb_threads(), &at));
-                }
-                for (size_t k = 0; k < 3; k++) {
+                int first = (int)w.n + PB_PANEL_KINDS, limit[PB_PANEL_KINDS];
+                for (int k = 0; k < PB_PANEL_KINDS; k++)
+                    PB_GO(pb_limit_bytes(&w,
+                                         (double)pb_panels_bytes((pb_panel_kind)k, c.ffn, c.width),
+                                         pb_threads(), &limit[k]));
+                for (int k = 0; k <= BLIS; k++) {
                     pb_arm *arm;
-                    PB_GO(pb_product_arm(&arm, &w, kinds[k].name,
-                                         &(pb_product_args){.kind = kinds[k].kind,
+                    pb_panel_kind kind = k == BLIS ? PB_PANEL_FP32 : (pb_panel_kind)k;
+                    PB_GO(pb_product_arm(&arm, &w, names[k],
+                                         &(pb_product_args){.blis = k == BLIS,
+                                                            .kind = kind,
                                                             .back = back,
                                                             .rows = R,
                                                             .in = c.width,
                                                             .out = c.ffn,
                                                             .threads = pb_threads()}));
-                    arm->limit = k == 1 ? 2 : 1;
+                    arm->limit = limit[kind];
                     if (k)
                         arm->against = first;
                 }
@@ -520,14 +517,15 @@ done:
     return err;
 }
 
-static const char *const storages[] = {"fp32", "bf16"};
+static const char *const storages[] = {"fp32", "bf16", "int8"};
+enum { N_STORAGES = sizeof storages / sizeof *storages };
 
 // Prefill of one prompt, or decoding of `sequences` rows, in every storage asked for.
 static pb_err serve_subject(struct args *a, const char *geometry, pb_rig_kind kind,
                             size_t sequences)
 {
     pb_err err = PB_OK;
-    subject s[2] = {{0}};
+    subject s[N_STORAGES] = {{0}};
     pb_work w = {0};
     bool decode = kind == PB_RIG_DECODE;
     size_t T = decode ? 1 : a->tokens ? a->tokens : 512;
@@ -540,7 +538,7 @@ static pb_err serve_subject(struct args *a, const char *geometry, pb_rig_kind ki
         snprintf(w.name, sizeof w.name, "prefill, geometry %.40s, %zu x %zu rows", geometry,
                  sequences, T);
     PB_GO(pb_limit_flops(&w, pb_threads()));
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < N_STORAGES; k++) {
         if (a->weights && strcmp(a->weights, storages[k]))
             continue;
         PB_GO(open_subject(&s[k], geometry, storages[k], false));
@@ -565,7 +563,7 @@ static pb_err serve_subject(struct args *a, const char *geometry, pb_rig_kind ki
 done:
     if (err)
         pb_work_free(&w);
-    for (size_t k = 0; k < 2; k++)
+    for (size_t k = 0; k < N_STORAGES; k++)
         pb_model_close(s[k].m);
     return err;
 }

@@ -23,7 +23,7 @@ holds "$dir/machine.json" "any(a['note'] == 'memory' and a['bytes'] > 5e8 for a 
 bench kernels --geometry $G --rows 3 --json > "$dir/kernels.json" || fail "kernels"
 holds "$dir/kernels.json" "arm['panels fp32']['flops'] == arm['BLIS']['flops'] == 2 * 3 * 32 * 64"
 holds "$dir/kernels.json" "arm['panels fp32']['bytes'] == 4 * 32 * 64 == 2 * arm['panels bf16']['bytes']"
-holds "$dir/kernels.json" "w[1]['arms'][3]['flops'] == 4 * 3 * 32 * 64"
+holds "$dir/kernels.json" "w[1]['arms'][4]['flops'] == 4 * 3 * 32 * 64 and arm['panels int8']['bytes'] == 32 * 64 * 34 / 32"
 holds "$dir/kernels.json" "arm['panels fp32']['fraction_of_limit'] > 0 and arm['BLIS']['time_ratio'] > 0"
 
 # Training: every method and all weights; a trained backbone needs about 3/2 of what frozen ones do.
@@ -36,7 +36,7 @@ holds "$dir/train.json" "1.2 < arm['full']['flops'] / arm['ia3']['flops'] < 1.6"
 holds "$dir/train.json" "0.75 < arm['ia3']['flops'] / (4 * 32 * (2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64) + 32 * 90)) < 1.25"
 
 bench prefill --geometry $G --tokens 20 --json > "$dir/prefill.json" || fail "prefill"
-holds "$dir/prefill.json" "arm['fp32']['flops'] == arm['bf16']['flops'] and arm['fp32']['bytes'] > 1.5 * arm['bf16']['bytes']"
+holds "$dir/prefill.json" "arm['fp32']['flops'] == arm['bf16']['flops'] and arm['fp32']['bytes'] > 1.5 * arm['bf16']['bytes'] > 2 * arm['int8']['bytes']"
 bench decode --geometry $G --rows 1,5 --weights bf16 --json > "$dir/decode.json" || fail "decode"
 holds "$dir/decode.json" "len(w) == 2 and 'fp32' not in arm and w[1]['tokens'] == 5"
 

@@ -62,7 +62,7 @@ static pb_weight trained_weight(size_t out, size_t in, bool bias)
 {
     pb_weight w = {.out = out, .in = in, .v = numbers(out * in, 0.4)};
     w.d = calloc(out * in, sizeof(real));
-    w.panels = malloc(pb_panels_size(out, in) * sizeof(real));
+    w.panels = malloc(pb_panels_bytes(PB_PANEL_FP32, out, in));
     if (bias) {
         w.bias = numbers(out, 1);
         w.dbias = calloc(out, sizeof(real));

@@ -28,9 +28,8 @@ enum { PB_KEY_WEIGHTS = 2000 };
 #define PB_WEIGHTS_OPTION                                                                          \
     {                                                                                              \
         "weights", PB_KEY_WEIGHTS, "HOW", 0,                                                       \
-            "Frozen weights in memory: fp32, bf16 (rounded), or auto (default): bf16 where the "   \
-            "file has "                                                                            \
-            "it, else fp32",                                                                       \
+            "Frozen weights in memory: fp32, bf16, int8 (rounded), or auto (default): bf16 or "    \
+            "int8 where the file has it (Q8_0), else fp32",                                        \
             0                                                                                      \
     }
 

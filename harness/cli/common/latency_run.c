@@ -118,13 +118,14 @@ pb_err pb_latency_config(json_t **out, const json_t *config)
 
 // ---------------------------------------------------------------- models
 
-// A merged model is kept as the base is, so that their times compare: in bf16, folding rounds
-// again.
+// A merged model is kept as the base is, so that their times compare: with fewer bits, folding
+// rounds again.
 static pb_err open_model(pb_model **out, const settings *s, const pb_model *base,
                          const pb_adapter *merge)
 {
-    bool narrow = base && !strcmp(pb_model_storage(base), "bf16");
-    pb_model_args args = {.merge = merge, .weights = narrow ? PB_STORE_BF16 : s->weights};
+    pb_model_args args = {.merge = merge, .weights = s->weights};
+    if (base && pb_storage_find(&args.weights, pb_model_storage(base)))
+        args.weights = s->weights; // a mixture
     return pb_open_model(out, s->model, (uint64_t)s->seed, &args);
 }
 
