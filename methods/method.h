@@ -194,11 +194,13 @@ typedef struct pb_method {
     void (*fold_values)(const pb_params *to, const pb_params *from, const pb_config *config);
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);
+
+    const struct pb_parts *parts; // of a composition, made at run time; NULL in a method's own table
 } pb_method;
 
 #define PB_METHOD(name) const pb_method pb_method_##name
 
-extern const pb_method *const pb_methods[]; // NULL-terminated, made by the build
+const pb_method *pb_method_at(size_t i); // of all there are, or NULL
 const pb_method *pb_method_find(const char *name);
 
 // The per-sequence state of the current layer, one row per segment.

@@ -54,9 +54,9 @@ static pb_err run(int argc, char **argv)
         return PB_OK;
     }
     printf("%-8s %-9s %s\n", "method", "knob", "what");
-    for (size_t i = 0; pb_methods[i]; i++)
-        printf("%-8s %-9s %s\n", pb_methods[i]->name,
-               pb_methods[i]->knob ? pb_methods[i]->knob : "-", pb_methods[i]->doc);
+    const pb_method *m;
+    for (size_t i = 0; (m = pb_method_at(i)); i++)
+        printf("%-8s %-9s %s\n", m->name, m->knob ? m->knob : "-", m->doc);
     return PB_OK;
 }
 

@@ -192,9 +192,10 @@ static pb_err run(int argc, char **argv)
         printf("\n%-8s %-12s %12s %9s %9s %14s %12s %12s %7s\n", "method", "knob", "trainable",
                "share", "residual", "bytes/tenant", "FLOP/decode", "FLOP/prompt", "regions");
     }
-    for (size_t i = 0; pb_methods[i]; i++)
-        if (!only || pb_methods[i] == only)
-            PB_GO(row(m, pb_methods[i], &a, budget, csv));
+    if (only)
+        PB_GO(row(m, only, &a, budget, csv));
+    for (size_t i = 0; !only && pb_method_at(i); i++)
+        PB_GO(row(m, pb_method_at(i), &a, budget, csv));
     if (!csv)
         printf("FLOP/decode and FLOP/prompt: what the method adds to one decoded token at position "
                "%zu and,\naveraged, to one token of a prompt of that length; regions: parallel "

@@ -86,21 +86,6 @@ pb_linear_id pb_site_input(pb_site s)
     }
 }
 
-const pb_method *pb_method_find(const char *name)
-{
-    char known[512] = "";
-    for (size_t i = 0; pb_methods[i]; i++) {
-        if (!strcmp(pb_methods[i]->name, name))
-            return pb_methods[i];
-        size_t n = strlen(known);
-        snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", pb_methods[i]->name);
-    }
-    char hint[600];
-    snprintf(hint, sizeof hint, "methods are %s", known);
-    (void)pb_fail(PB_USAGE, hint, "there is no method \"%s\"", name);
-    return NULL;
-}
-
 // ---------------------------------------------------------------- values
 
 pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,

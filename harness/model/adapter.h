@@ -24,6 +24,9 @@ typedef struct pb_adapter {
     real *prefix_block;
 } pb_adapter;
 
+// Adds a method of a plugin; refuses a name that is taken.
+pb_err pb_method_register(const pb_method *m);
+
 // Options of a method: defaults, one setting as text, a JSON object, and back.
 pb_err pb_options_new(void **out, const pb_method *m);
 pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value);

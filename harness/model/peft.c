@@ -462,15 +462,16 @@ pb_err pb_peft_method(const pb_method **out, const json_t *file)
     if (!json_is_object(file))
         return pb_fail(PB_INPUT, NULL, "adapter_config.json must hold a JSON object");
     PB_TRY(pb_json_str(file, "peft_type", &type));
-    for (size_t i = 0; pb_methods[i]; i++) {
+    const pb_method *m;
+    for (size_t i = 0; (m = pb_method_at(i)); i++) {
         size_t n = strlen(known);
-        if (pb_methods[i]->backbone)
+        if (m->backbone)
             continue;
-        if (!strcmp(pb_methods[i]->peft_type, type)) {
-            *out = pb_methods[i];
+        if (!strcmp(m->peft_type, type)) {
+            *out = m;
             return PB_OK;
         }
-        snprintf(known + n, sizeof known - n, " %s", pb_methods[i]->peft_type);
+        snprintf(known + n, sizeof known - n, " %s", m->peft_type);
     }
     return pb_fail(PB_UNSUPPORTED, known, "\"peft_type\" is \"%.80s\"", type);
 }
