@@ -61,7 +61,8 @@ static const struct argp argp = {
     parse,
     "[METHOD...]",
     "Checks methods (all of them, when none is named) on three small backbones with random "
-    "weights: gradients, cached decoding, mixed batches, files, training and more, with the default "
+    "weights: gradients, cached decoding, mixed batches, files, training and more, with the "
+    "default "
     "options and with every value of switches and lists. Every mistake is named; the exit code is "
     "1 when there is one.\v"
     "Examples:\n  pedrobench conformance lora\n"
@@ -126,8 +127,8 @@ static pb_err run(int argc, char **argv)
     for (size_t i = 0; !a.list && !a.n_methods && (m = pb_method_at(i)); i++)
         PB_GO(check(m, &a, &failed));
     if (failed)
-        err = pb_fail(PB_INPUT, "methods/README.md explains the common ones",
-                      "%zu checks failed", failed);
+        err = pb_fail(PB_INPUT, "methods/README.md explains the common ones", "%zu checks failed",
+                      failed);
 done:
     free(a.method);
     free(a.set);

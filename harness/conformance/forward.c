@@ -78,8 +78,8 @@ pb_err check_memory(conf *c, const pb_subject *s, size_t t)
     real *y;
     PB_TRY(conf_tokens(c, SHORT, c->backbone[t]->config.vocab, 2, &tokens));
     PB_TRY(conf_scattered(c, s, t, false, &a));
-    PB_TRY(conf_step(c, c->backbone[t], &a, 1, &(pb_step_limits){.rows = SHORT, .segments = 1},
-                     &st));
+    PB_TRY(
+        conf_step(c, c->backbone[t], &a, 1, &(pb_step_limits){.rows = SHORT, .segments = 1}, &st));
     pb_segment seg = {.n_rows = SHORT, .n_prompt = 7, .slot = -1};
     pb_batch b = {SHORT, 1, tokens, &seg};
     PB_TRY(conf_logits(c, st, c->backbone[t], &b, &y));
@@ -136,8 +136,8 @@ pb_err check_decode(conf *c, const pb_subject *s, size_t t)
         PB_TRY(feed(c, st, m, "a prompt that is cached", cached, tokens, 0, P, P, full));
         for (size_t k = P; k < LONG; k++)
             PB_TRY(feed(c, st, m, "decoding token by token", cached, tokens, k, k + 1, P, full));
-        PB_TRY(feed(c, st, m, "prompt and first response tokens", cached, tokens, 0, P + 5, P,
-                    full));
+        PB_TRY(
+            feed(c, st, m, "prompt and first response tokens", cached, tokens, 0, P + 5, P, full));
         PB_TRY(feed(c, st, m, "the rest at once", cached, tokens, P + 5, LONG, P, full));
         for (size_t k = 0; k < P && !s->m->whole_prompt; k += 13)
             PB_TRY(feed(c, st, m, "a prompt that is cut",
@@ -316,8 +316,6 @@ pb_err check_threads(conf *c, const pb_subject *s, size_t t)
 {
     // Enough rows and columns that every operation goes parallel, see PB_PARALLEL_WORK.
     enum { SEQS = 8, LEN = 110 };
-    if (IS_DOUBLE)
-        SKIP(c, "seen in float");
     if (pb_tinies[t].config.width < 40)
         SKIP(c, "this backbone is too narrow for parallel work");
     pb_err err = PB_OK;

@@ -46,9 +46,9 @@ static double moved(objective *o, real *v, const real *was, const double *u, siz
 static pb_err slope_is(conf *c, objective *o, const char *what, real *v, const double *u, size_t n,
                        double slope, double scale)
 {
-    static const double fine[] = {1e-4, 1e-3, 1e-5, 1e-6, 0}, coarse[] = {0.1, 0.02, 4e-3, 0.4, 0};
+    static const double fine[] = {1e-4, 1e-3, 1e-5, 1e-6, 0}, coarse[] = {0.02, 4e-3, 1e-3, 0.1, 0};
     double err = INFINITY, best = 0, steep = fabs(slope) + scale;
-    double tol = IS_DOUBLE ? 1e-6 * steep + 1e-10 : 0.2 * steep + 4e-3;
+    double tol = IS_DOUBLE ? 1e-6 * steep + 1e-10 : 0.3 * steep + 4e-3;
     real *was = conf_alloc(c, n, sizeof *was);
     memcpy(was, v, n * sizeof *was);
     for (const double *size = IS_DOUBLE ? fine : coarse; *size > 0 && !(err <= tol); size++) {
@@ -57,7 +57,8 @@ static pb_err slope_is(conf *c, objective *o, const char *what, real *v, const d
             h /= fmax(1, steep);
         double d = (moved(o, v, was, u, n, h) - moved(o, v, was, u, n, -h)) / (2 * h);
         if (!IS_DOUBLE && !(fabs(d - slope) <= tol))
-            d = (4 * d - (moved(o, v, was, u, n, 2 * h) - moved(o, v, was, u, n, -2 * h)) / (4 * h)) /
+            d = (4 * d -
+                 (moved(o, v, was, u, n, 2 * h) - moved(o, v, was, u, n, -2 * h)) / (4 * h)) /
                 3;
         if (!(fabs(d - slope) >= err)) {
             err = fabs(d - slope);
@@ -65,13 +66,15 @@ static pb_err slope_is(conf *c, objective *o, const char *what, real *v, const d
         }
     }
     memcpy(v, was, n * sizeof *was);
-    return err <= tol ? PB_OK
-                      : WRONG("does a hook compute on values itself? operations alone have gradients",
-                              "%s: the gradient says %.10g, differences say %.10g", what, slope,
-                              best);
+    return err <= tol
+               ? PB_OK
+               : WRONG("does a hook compute on values itself? operations alone have gradients",
+                       "%s: the gradient says %.10g, differences say %.10g", what, slope, best);
 }
 
-static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *grad, pb_rng *r)
+// `reached`: values that some point's gradient reaches.
+static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *grad,
+                         const bool *reached, pb_rng *r)
 {
     size_t n = p->rows * p->cols, top = 0;
     real *v = o->x.p->v + p->offset;
@@ -87,15 +90,18 @@ static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *gr
     }
     if (p->flags & PB_FROZEN)
         return PB_OK;
-    if (!(norm > 0))
+    bool anything = false;
+    for (size_t k = 0; k < n; k++)
+        anything |= reached[p->offset + k];
+    if (!anything)
         return WRONG("give it to an operation, flag it PB_FROZEN, or leave it out of `layout`",
                      "%s has no gradient: nothing that is trained reads it", what);
     // A column that no gradient reaches is one that the forward pass does not read.
     for (size_t k = 0; k < p->cols; k++) {
-        double most = 0;
+        bool any = false;
         for (size_t j = 0; j < p->rows; j++)
-            most = fmax(most, fabs((double)d[j * p->cols + k]));
-        if (!(most > 0))
+            any |= reached[p->offset + j * p->cols + k];
+        if (!any)
             return WRONG("is its shape in `layout` too large?",
                          "%s: column %zu of %zu has no gradient: nothing reads it", what, k,
                          p->cols);
@@ -111,7 +117,7 @@ static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *gr
         return slope_is(c, o, what, v + top, &(double){1}, 1, (double)d[top], typical);
     // Float's rounding hides small slopes: the steepest direction is that of the gradient.
     for (size_t k = 0; k < n; k++)
-        u[k] = (double)d[k] / sqrt(norm);
+        u[k] = norm > 0 ? (double)d[k] / sqrt(norm) : 0;
     return slope_is(c, o, what, v, u, n, sqrt(norm), 0);
 }
 
@@ -148,10 +154,22 @@ pb_err check_gradient(conf *c, const pb_subject *s, size_t t)
     // The head's gradient is made with the loss, so later losses add to it: keep a copy.
     size_t size = p->layout->size;
     real *grad = conf_alloc(c, size, sizeof *grad);
-    memset(p->d, 0, size * sizeof *p->d);
-    loss_at(o, true);
+    bool *reached = conf_alloc(c, size, sizeof *reached);
+    real *was = conf_alloc(c, size, sizeof *was);
+    memcpy(was, p->v, size * sizeof *was);
+    // From a few points, of which the last is compared: a unit of ReLU may rest at one of them.
+    for (int point = o->x.a ? 3 : 0; point >= 0; point--) {
+        if (point)
+            conf_scatter(p, (uint64_t)point);
+        else
+            memcpy(p->v, was, size * sizeof *was);
+        memset(p->d, 0, size * sizeof *p->d);
+        loss_at(o, true);
+        for (size_t k = 0; k < size; k++)
+            reached[k] |= p->d[k] != 0;
+    }
     memcpy(grad, p->d, size * sizeof *grad);
     for (size_t i = 0; i < p->layout->n; i++)
-        PB_TRY(one_matrix(c, o, &p->layout->spec[i], grad, &r));
+        PB_TRY(one_matrix(c, o, &p->layout->spec[i], grad, reached, &r));
     return PB_OK;
 }

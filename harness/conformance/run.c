@@ -42,6 +42,13 @@ const size_t pb_n_checks = sizeof pb_checks / sizeof *pb_checks;
 #define PAIR(id, name, what) {name, what},
 const char *const pb_conformance_checks[][2] = {CHECKS(PAIR){NULL, NULL}};
 
+// In double, those that compare numbers: bits are compared in float, as in use.
+static bool applies(const check *k)
+{
+    return !IS_DOUBLE || k->run == check_gradient || k->run == check_text ||
+           k->run == check_merge || k->run == check_fold;
+}
+
 typedef struct point {
     size_t subject, tiny, check;
 } point;
@@ -63,7 +70,8 @@ static pb_err open_all(conf *c, const pb_subjects *list)
 {
     const char *tmp = getenv("TMPDIR");
     c->list = list;
-    PB_TRY(pb_path(c->folder, sizeof c->folder, "%s/pedrobench-XXXXXX", tmp && *tmp ? tmp : "/tmp"));
+    PB_TRY(
+        pb_path(c->folder, sizeof c->folder, "%s/pedrobench-XXXXXX", tmp && *tmp ? tmp : "/tmp"));
     if (!mkdtemp(c->folder)) {
         int why = errno;
         char name[sizeof c->folder];
@@ -87,6 +95,15 @@ static void close_all(conf *c, bool files)
         (void)nftw(c->folder, unlink_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+// Methods whose merge passed somewhere: one that refuses everywhere must not claim that it can.
+static bool merges(const pb_subjects *list, const bool *merged, const pb_method *m)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (list->s[i].m == m && merged[i])
+            return true;
+    return false;
+}
+
 static result run_one(conf *c, const point *p, size_t number)
 {
     double start = pb_now();
@@ -106,9 +123,18 @@ static result run_one(conf *c, const point *p, size_t number)
     return r;
 }
 
-static void tell(const pb_conformance_args *args, const pb_subjects *list, const point *p,
-                 const result *r)
+typedef struct teller {
+    const pb_conformance_args *args;
+    const pb_subjects *list;
+    bool *merged; // subjects that merged
+} teller;
+
+static void tell(const teller *t, const point *p, const result *r)
 {
+    const pb_conformance_args *args = t->args;
+    const pb_subjects *list = t->list;
+    if (pb_checks[p->check].run == check_merge && r->verdict == PB_PASSED)
+        t->merged[p->subject] = true;
     const pb_subject *s = &list->s[p->subject];
     pb_finding f = {.subject = s,
                     .backbone = pb_tinies[p->tiny].name,
@@ -177,15 +203,15 @@ static void died(result *r, int status, int log, off_t *seen)
         snprintf(r->why, sizeof r->why, "it crashes: %s%s%.500s", strsignal(WTERMSIG(status)),
                  any ? ": " : "", text);
     else
-        snprintf(r->why, sizeof r->why, "it ends the program with code %d%s%.500s", WEXITSTATUS(status),
-                 any ? ": " : "", text);
+        snprintf(r->why, sizeof r->why, "it ends the program with code %d%s%.500s",
+                 WEXITSTATUS(status), any ? ": " : "", text);
     snprintf(r->hint, sizeof r->hint,
              "a set-up step only counts: values are not there yet, so hooks must not read or write "
              "them; is a matrix that pb_own or pb_state returned NULL? --here runs under a "
              "debugger");
 }
 
-static pb_err run_children(conf *c, const point *points, size_t n, const pb_conformance_args *args)
+static pb_err run_children(conf *c, const point *points, size_t n, const teller *to)
 {
     pb_err err = PB_OK;
     FILE *file = tmpfile();
@@ -212,7 +238,7 @@ static pb_err run_children(conf *c, const point *points, size_t n, const pb_conf
         }
         close(ends[1]);
         while (read(ends[0], &r, sizeof r) == (ssize_t)sizeof r) {
-            tell(args, c->list, &points[r.number], &r);
+            tell(to, &points[r.number], &r);
             next = r.number + 1;
         }
         close(ends[0]);
@@ -222,7 +248,7 @@ static pb_err run_children(conf *c, const point *points, size_t n, const pb_conf
         else if (status) { // at a check, or behind the last one
             r = (result){.number = next};
             died(&r, status, log, &seen);
-            tell(args, c->list, &points[next < n ? next : n - 1], &r);
+            tell(to, &points[next < n ? next : n - 1], &r);
             next++;
         }
         seen = lseek(log, 0, SEEK_END);
@@ -237,8 +263,9 @@ pb_err pb_conformance_run(const pb_subjects *list, const pb_conformance_args *ar
     pb_err err = PB_OK;
     conf c = {0};
     point *points = calloc(list->n * PB_N_TINIES * pb_n_checks + 1, sizeof *points);
+    teller to = {args, list, calloc(list->n + 1, sizeof(bool))};
     size_t n = 0;
-    if (!points)
+    if (!points || !to.merged)
         return pb_fail(PB_MEMORY, NULL, "no memory for the checks");
     for (size_t i = 0; i < list->n; i++)
         for (size_t t = 0; t < PB_N_TINIES; t++)
@@ -247,6 +274,8 @@ pb_err pb_conformance_run(const pb_subjects *list, const pb_conformance_args *ar
                 char name[240];
                 // Single settings on one backbone each; threads need the wide one.
                 bool wide = pb_checks[k].run == check_threads;
+                if (!applies(&pb_checks[k]))
+                    continue;
                 if (!s->widely && t != (wide ? 1 : i % PB_N_TINIES))
                     continue;
                 snprintf(name, sizeof name, "%s%s%s, %s: %s", s->m->name, *s->options ? " " : "",
@@ -256,15 +285,26 @@ pb_err pb_conformance_run(const pb_subjects *list, const pb_conformance_args *ar
             }
     PB_GO(open_all(&c, list));
     if (!args->here) {
-        PB_GO(run_children(&c, points, n, args));
+        PB_GO(run_children(&c, points, n, &to));
     } else {
         for (size_t i = 0; i < n; i++) {
             result r = run_one(&c, &points[i], i);
-            tell(args, list, &points[i], &r);
+            tell(&to, &points[i], &r);
         }
+    }
+    for (size_t i = 0; i < n && !args->only; i++) {
+        const pb_subject *sub = &list->s[points[i].subject];
+        result r = {.verdict = PB_FAILED,
+                    .why = "it has `merge`, and refuses to be merged everywhere",
+                    .hint = "leave .merge out"};
+        bool first = !*sub->options && points[i].tiny == 0; // one finding per method
+        if (first && pb_checks[points[i].check].run == check_merge && sub->m->merge &&
+            !merges(list, to.merged, sub->m))
+            tell(&to, &points[i], &r);
     }
 done:
     close_all(&c, true);
     free(points);
+    free(to.merged);
     return err;
 }

@@ -43,8 +43,7 @@ pb_err pb_subjects_of(pb_subjects *list, const pb_method *m)
         }
         if (o->type == PB_OPT_BOOL)
             PB_TRY(add_one(list, m, o->name, *o->def == 't' ? "false" : "true"));
-        bool listed =
-            o->type == PB_OPT_ENUM || o->type == PB_OPT_FLAGS || o->type == PB_OPT_SITES;
+        bool listed = o->type == PB_OPT_ENUM || o->type == PB_OPT_FLAGS || o->type == PB_OPT_SITES;
         for (int v = 0; listed && o->names && o->names[v]; v++)
             if (strcmp(o->names[v], o->def))
                 PB_TRY(add_one(list, m, o->name, o->names[v]));

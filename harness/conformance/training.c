@@ -137,8 +137,6 @@ static pb_err mean_loss(conf *c, const trained *x, const pb_seqs *data, double *
 pb_err check_learns(conf *c, const pb_subject *s, size_t t)
 {
     bool any = true;
-    if (IS_DOUBLE)
-        SKIP(c, "seen in float");
     if (!s->m->backbone)
         PB_TRY(conf_has(c, s, t, 0, &any));
     if (!any)
@@ -158,11 +156,12 @@ pb_err check_learns(conf *c, const pb_subject *s, size_t t)
         return WRONG(NULL, "after %zu steps the loss is %g, validation said %g", out.steps, after,
                      out.best_valid);
     // A single query or key vector can do little on a backbone that knows nothing.
-    return after < 0.98 * before
+    return after < 0.99 * before
                ? PB_OK
-               : WRONG("is the default learning rate too small, or a factor at zero with no way out?",
-                       "the loss went from %g to %g in 50 steps at twice the default rate", before,
-                       after);
+               : WRONG(
+                     "is the default learning rate too small, or a factor at zero with no way out?",
+                     "the loss went from %g to %g in 50 steps at twice the default rate", before,
+                     after);
 }
 
 pb_err check_resume(conf *c, const pb_subject *s, size_t t)

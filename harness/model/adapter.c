@@ -192,6 +192,8 @@ pb_err pb_adapter_serve(pb_adapter *a)
     PB_GO(pb_arena_init(&heads, "prefix headers", (size_t)1 << 20));
     pb_ctx c = {.heads = &heads, .arena = &arena, .k = pb_kernels_get(), .threads = 1};
     c.tenant = &a->params;
+    c.method = a->method->name;
+    c.hook = "prefix";
     // Once dry for the size, once for the values.
     for (int dry = 1; dry >= 0; dry--) {
         size_t need = arena.peak;
@@ -211,7 +213,17 @@ pb_err pb_adapter_serve(pb_adapter *a)
             pb_mat *k, *v;
             size_t mark = pb_mark(&arena);
             c.layer = l;
+            k = v = NULL;
             a->method->prefix(&c, a->options, &k, &v);
+            if (!k || !v || k->rows != a->prefix_len || v->rows != a->prefix_len || k->cols != kv ||
+                v->cols != kv)
+                pb_wrong(&c,
+                         "k and v are not (%zu,%zu) both, as `prefix_len` and the backbone "
+                         "want",
+                         a->prefix_len, kv);
+            if (*c.wrong)
+                PB_GO(pb_fail(PB_INTERNAL, "compare `layout` with what the hook does", "%s",
+                              c.wrong));
             if (!dry) {
                 real *panels = a->prefix_block + l * (padded + a->prefix_len) * kv;
                 real *rows = panels + padded * kv;

@@ -120,6 +120,8 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
             }
         }
         c->sel = &gr->fresh;
+        c->method = gr->method->name;
+        c->hook = "prompt";
         if (gr->fresh.n)
             gr->method->prompt(c, gr->options, gr->state, before, after);
         for (size_t i = 0; i < gr->fresh.n && !c->dry; i++) {
@@ -133,6 +135,9 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
     c->component = PB_BACKBONE;
 }
 
+#define NAME(name) "site " #name,
+static const char *const site_names[] = {PB_SITES(NAME)};
+
 static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
 {
     pb_ctx *c = &st->c;
@@ -143,7 +148,15 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
             continue;
         c->sel = &gr->all;
         c->state = gr->state;
-        y = gr->method->site(c, gr->options, site, x, y);
+        c->method = gr->method->name;
+        c->hook = site_names[site];
+        pb_mat *z = gr->method->site(c, gr->options, site, x, y);
+        if (!z)
+            pb_wrong(c, "it returns NULL; it returns y, or what stands in its place");
+        else if (z->rows != y->rows || z->cols != y->cols || z->of != y->of)
+            pb_wrong(c, "it returns (%zu,%zu) in place of (%zu,%zu)", z->rows, z->cols, y->rows,
+                     y->cols);
+        y = z ? z : y;
     }
     c->sel = c->all;
     c->component = PB_BACKBONE;
@@ -200,6 +213,8 @@ static void prefixes(pb_step *st)
             size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
             c->tenant = &a->params;
             c->component = PB_ADAPTER;
+            c->method = a->method->name;
+            c->hook = "prefix";
             a->method->prefix(c, a->options, &k, &v);
             c->component = PB_BACKBONE;
             c->tenant = NULL;
@@ -428,6 +443,13 @@ static void dry_step(pb_step *st, const pb_batch *b)
     st->c.dry = false;
 }
 
+static pb_err mistakes(const pb_step *st)
+{
+    return *st->c.wrong
+               ? pb_fail(PB_INTERNAL, "compare `layout` with what the hook does", "%s", st->c.wrong)
+               : PB_OK;
+}
+
 static pb_err cache(pb_step *st)
 {
     const pb_config *g = &st->m->config;
@@ -491,6 +513,7 @@ pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants,
     PB_GO(pb_arena_init(&st->arena, "step", 0));
     st->arena.name = "step";
     dry_step(st, &b);
+    PB_GO(mistakes(st));
     size_t need = st->arena.peak;
     PB_GO(pb_arena_init(&st->arena, "step", need + 64));
     st->c.arena = &st->arena;
@@ -515,6 +538,7 @@ pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n,
     if (!err) {
         dry_step(st, b);
         memcpy(out, st->c.counts, sizeof st->c.counts);
+        err = mistakes(st);
     }
     pb_step_free(st);
     return err;
