@@ -118,13 +118,21 @@ static pb_err merge(const pb_params *p, const pb_merge_args *m)
     if (((const struct ia3 *)p->options)->rank)
         return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised IA3 cannot be merged");
     const real *l = pb_values(p, m->layer, L_OF + (int)m->linear, NULL, NULL);
-    const real *in = pb_values(p, m->layer, IN_OF + (int)m->linear, NULL, NULL);
-    for (size_t i = 0; (l || in) && i < m->out; i++) {
+    for (size_t i = 0; l && i < m->out; i++) {
         for (size_t k = 0; k < m->in; k++)
-            m->w[i * m->in + k] *= in ? in[k] : l[i];
-        if (m->bias && l)
+            m->w[i * m->in + k] *= l[i];
+        if (m->bias)
             m->bias[i] *= l[i];
     }
+    return PB_OK;
+}
+
+static pb_err merge_input(const pb_params *p, const pb_merge_args *m)
+{
+    const real *l = pb_values(p, m->layer, IN_OF + (int)m->linear, NULL, NULL);
+    for (size_t i = 0; l && i < m->out; i++)
+        for (size_t k = 0; k < m->in; k++)
+            m->w[i * m->in + k] *= l[k];
     return PB_OK;
 }
 
@@ -177,6 +185,7 @@ PB_METHOD(ia3) = {
     .layout = layout,
     .site = site,
     .merge = merge,
+    .merge_input = merge_input,
     .fold = fold,
     .fold_values = fold_values,
 };

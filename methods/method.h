@@ -13,7 +13,7 @@
 #include "model/config.h"
 #include "tensor/ops.h"
 
-// Where a method can act. x is the input of the site's linear, y its output (at LAYER_IN, the
+// Where a method can act. x is the input of the site's linear as it read it, y its output (at LAYER_IN, the
 // layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual stream, x being the
 // normalised input of the block). Where a backbone has norms behind its blocks (Gemma 2), O and
 // DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears give, before norms
@@ -185,8 +185,10 @@ typedef struct pb_method {
     size_t (*prefix_len)(const void *options);
     void (*prefix)(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v);
 
-    // Adds the adapter into a linear, where that is exact. Optional.
+    // Does to a linear's weight, where that is exact, what the method does to its output; and what
+    // it does to its input. Optional; `merge_input` is for methods that edit inputs.
     pb_err (*merge)(const pb_params *p, const pb_merge_args *args);
+    pb_err (*merge_input)(const pb_params *p, const pb_merge_args *args);
     // Turns a training-time form into the form that is saved and served: `to` are the options of
     // the folded form (copied from p's, to be edited), and `fold_values` fills in its parameters.
     // Optional.

@@ -2,6 +2,7 @@
 #include "conformance/internal.h"
 
 #include "core/file.h"
+#include "model/compose.h"
 #include "model/peft.h"
 
 #include <stdio.h>
@@ -121,31 +122,25 @@ static pb_err in_file(conf *c, const pb_adapter *a, const pb_spec *p, const pb_t
     return PB_OK;
 }
 
-// Saved and loaded gives the same bits; the file holds what the layout says.
-pb_err check_files(conf *c, const pb_subject *s, size_t t)
+// The files of an adapter `a` that was loaded from them as `b`; of every part of a composition.
+static pb_err in_files(conf *c, const pb_adapter *a, const pb_adapter *b, const char *path)
 {
-    NEED_ADAPTER(c, s);
-    char path[400], file[440];
-    const pb_model *m = c->backbone[t];
-    int32_t *tokens;
-    pb_adapter *a, *b;
+    char file[600];
     pb_tensors *f;
     json_t *first, *again;
-    real *y, *z;
     size_t saved = 0, count = 0, trainable = 0;
-    PB_TRY(conf_scattered(c, s, t, false, &a));
-    PB_TRY(conf_tokens(c, LONG, m->config.vocab, 12, &tokens));
-    PB_TRY(pb_path(path, sizeof path, "%s/adapter", c->folder));
+    for (size_t i = 0; i < pb_parts_count(a->method); i++) {
+        pb_adapter *x, *y;
+        PB_TRY(pb_adapter_part(&x, a, i));
+        (void)conf_keep(c, x, free_adapter);
+        PB_TRY(pb_adapter_part(&y, b, i));
+        (void)conf_keep(c, y, free_adapter);
+        PB_TRY(pb_path(file, sizeof file, "%s/%s", path, x->method->name));
+        PB_TRY(in_files(c, x, y, file));
+    }
+    if (a->method->parts)
+        return PB_OK;
     PB_TRY(pb_path(file, sizeof file, "%s/adapter_model.safetensors", path));
-    PB_TRY(pb_adapter_save(a, path));
-    PB_TRY(pb_adapter_load(&b, path, &m->config, NULL));
-    (void)conf_keep(c, b, free_adapter);
-    PB_TRY(pb_adapter_serve(b));
-    PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
-    PB_TRY(conf_alone(c, m, b, tokens, LONG, SHORT, &z));
-    PB_TRY(conf_same("saved and loaded, it computes something else",
-                     "what is not in a file must follow from the options", z, y, LONG,
-                     m->config.vocab));
     PB_TRY(pb_peft_write(&first, a));
     (void)conf_keep(c, first, free_json);
     PB_TRY(pb_peft_write(&again, b));
@@ -169,6 +164,31 @@ pb_err check_files(conf *c, const pb_subject *s, size_t t)
         return WRONG("two matrices with one name?",
                      "the file has %zu values, the layout %zu, of them %zu trainable of %zu", count,
                      saved, trainable, a->layout.trainable);
+    return PB_OK;
+}
+
+// Saved and loaded gives the same bits; the file holds what the layout says.
+pb_err check_files(conf *c, const pb_subject *s, size_t t)
+{
+    NEED_ADAPTER(c, s);
+    char path[400];
+    const pb_model *m = c->backbone[t];
+    int32_t *tokens;
+    pb_adapter *a, *b;
+    real *y, *z;
+    PB_TRY(conf_scattered(c, s, t, false, &a));
+    PB_TRY(conf_tokens(c, LONG, m->config.vocab, 12, &tokens));
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter", c->folder));
+    PB_TRY(pb_adapter_save(a, path));
+    PB_TRY(pb_adapter_load(&b, path, &m->config, NULL));
+    (void)conf_keep(c, b, free_adapter);
+    PB_TRY(pb_adapter_serve(b));
+    PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
+    PB_TRY(conf_alone(c, m, b, tokens, LONG, SHORT, &z));
+    PB_TRY(conf_same("saved and loaded, it computes something else",
+                     "what is not in a file must follow from the options", z, y, LONG,
+                     m->config.vocab));
+    PB_TRY(in_files(c, a, b, path));
     pb_adapter *wrong = NULL;
     if (!pb_adapter_load(&wrong, path, &pb_tinies[!t].config, NULL)) {
         pb_adapter_free(wrong);

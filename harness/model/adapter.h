@@ -17,6 +17,7 @@ typedef struct pb_adapter {
     pb_layout layout;
     pb_params params;  // params.d is NULL unless it was made for training
     real *block;       // values, then gradients
+    bool folded;       // from the form that is trained
     size_t prefix_len; // positions in front of its sequences
     size_t state;      // floats of per-sequence state per layer
     pb_prefix *prefix; // (L): packed keys and values, when it is ready to be served
@@ -52,6 +53,9 @@ void pb_adapter_refresh(pb_adapter *folded, const pb_adapter *a);
 // Packs the prefix, so that a step need not compute it; no-op for other methods. Call again after
 // values changed.
 pb_err pb_adapter_serve(pb_adapter *a);
+
+// Merges it into one linear, or says that its method cannot.
+pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args);
 
 // Bytes that one more tenant with this adapter keeps in memory.
 size_t pb_adapter_resident(const pb_adapter *a);

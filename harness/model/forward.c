@@ -164,14 +164,15 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
 }
 
 // Linears that read the same matrix, at once; those whose input a method has edited, alone. `first`
-// is the input site of the first of them, the others' follow.
-static void linears(pb_step *st, pb_mat **y, pb_mat *x, pb_site first, const pb_weight *w, size_t n)
+// is the input site of the first of them, the others' follow; `in` is what each of them read.
+static void linears(pb_step *st, pb_mat **y, pb_mat **in, pb_mat *x, pb_site first,
+                    const pb_weight *w, size_t n)
 {
     const pb_weight *same[3];
     pb_mat *out[3];
     size_t at[3], n_same = 0;
     for (size_t i = 0; i < n; i++) {
-        pb_mat *own = at_site(st, (pb_site)(first + i), x, x);
+        pb_mat *own = in[i] = at_site(st, (pb_site)(first + i), x, x);
         const pb_weight *wi = &w[i];
         if (own == x) {
             at[n_same] = i;
@@ -257,15 +258,15 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
     size_t mark = pb_mark(c->arena);
     for (size_t l = 0; l < g->layers; l++) {
         const pb_layer *w = &m->layer[l];
-        pb_mat *y[3];
+        pb_mat *y[3], *in[3];
         c->layer = l;
         x = at_site(st, PB_SITE_LAYER_IN, x, x);
         pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
         prompts(st, x, n);
-        linears(st, y, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
-        pb_mat *q = at_site(st, PB_SITE_Q, n, y[0]);
-        pb_mat *k = at_site(st, PB_SITE_K, n, y[1]);
-        pb_mat *v = at_site(st, PB_SITE_V, n, y[2]);
+        linears(st, y, in, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
+        pb_mat *q = at_site(st, PB_SITE_Q, in[0], y[0]);
+        pb_mat *k = at_site(st, PB_SITE_K, in[1], y[1]);
+        pb_mat *v = at_site(st, PB_SITE_V, in[2], y[2]);
         if (g->qk_norm) {
             q = norm(c, g, q, w->norm[PB_NORM_Q], D);
             k = norm(c, g, k, w->norm[PB_NORM_K], D);
@@ -277,16 +278,16 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
         prefixes(st);
         how.window = pb_config_window(g, l);
         pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
-        linears(st, y, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
-        pb_mat *out = at_site(st, PB_SITE_O, a, y[0]);
+        linears(st, y, in, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
+        pb_mat *out = at_site(st, PB_SITE_O, in[0], y[0]);
         if (g->post_norms)
             out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
         out = at_site(st, PB_SITE_ATTN_OUT, n, out);
         x = pb_add(c, x, out);
         n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
-        linears(st, y, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
-        pb_mat *gate = at_site(st, PB_SITE_GATE, n, y[0]);
-        pb_mat *up = at_site(st, PB_SITE_UP, n, y[1]);
+        linears(st, y, in, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
+        pb_mat *gate = at_site(st, PB_SITE_GATE, in[0], y[0]);
+        pb_mat *up = at_site(st, PB_SITE_UP, in[1], y[1]);
         pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));
         const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
         pb_linear(c, y, mid, down, 1);
@@ -312,6 +313,7 @@ static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, 
     pb_release(c->heads, 0);
     c->tape = NULL;
     c->tenant = NULL;
+    c->parts = c->part = 0;
     c->dropouts = 0;
     c->component = PB_BACKBONE;
     memset(c->counts, 0, sizeof c->counts);

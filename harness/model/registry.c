@@ -1,5 +1,5 @@
 // The methods there are: those of the suite, and behind them those of plugins.
-#include "model/adapter.h"
+#include "model/compose.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +47,8 @@ const pb_method *pb_method_find(const char *name)
     const pb_method *m = find(name, strlen(name));
     if (m)
         return m;
+    if (strchr(name, '+'))
+        return pb_compose(name);
     char hint[600] = "methods are";
     for (size_t i = 0; (m = pb_method_at(i)); i++) {
         size_t n = strlen(hint);

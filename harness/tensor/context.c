@@ -45,9 +45,12 @@ const pb_item *pb_items(const pb_ctx *c, const pb_mat *m, pb_item *whole, size_t
     return m->of == PB_SEGMENTS ? c->sel->segs : c->sel->rows;
 }
 
-// The spec of a method's own `id` at the current layer, or NULL.
+// The spec of a method's own `id` at the current layer, or NULL. Part i of n methods on one backbone
+// has every n-th id.
 static const pb_spec *find(const pb_ctx *c, const pb_params *p, int id)
 {
+    if (c->parts)
+        id = id * c->parts + c->part;
     return p ? pb_layout_find(p->layout, c->layer, id) : NULL;
 }
 
@@ -144,7 +147,7 @@ void *pb_push(pb_ctx *c, size_t size, void (*back)(pb_ctx *, pb_node *))
 {
     pb_node *n = pb_alloc(c->heads, 1, size);
     memset(n, 0, size);
-    *n = (pb_node){back, c->tape, c->layer, c->sel, c->tenant};
+    *n = (pb_node){back, c->tape, c->layer, c->sel, c->tenant, c->parts, c->part};
     c->tape = n;
     return n;
 }
@@ -155,12 +158,15 @@ void pb_backward(pb_ctx *c)
         c->layer = n->layer;
         c->sel = n->sel;
         c->tenant = n->tenant;
+        c->parts = n->parts;
+        c->part = n->part;
         size_t mark = pb_mark(c->arena);
         n->back(c, n);
         pb_release(c->arena, mark);
     }
     c->tape = NULL;
     c->tenant = NULL;
+    c->parts = c->part = 0;
     c->sel = c->all;
 }
 

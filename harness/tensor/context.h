@@ -85,6 +85,7 @@ typedef struct pb_node {
     size_t layer;
     const pb_selection *sel;
     const pb_params *tenant;
+    int parts, part;
 } pb_node;
 
 struct pb_ctx {
@@ -105,6 +106,7 @@ struct pb_ctx {
 
     const pb_selection *sel; // what operations work on now
     const pb_params *tenant; // set while a hook computes on one tenant's parameters alone
+    int parts, part; // inside a composition: of how many methods, and whose hook runs
     size_t layer;
     pb_mat *state; // (S, n) of the current method and layer, or NULL
     pb_component component;

@@ -4,7 +4,8 @@
 // Built twice: in float, where equality is bit by bit as in use, and in double, where gradients are
 // compared closely.
 //
-// Usage: conformance_methods [METHOD|-] [TEXT]: of one method, or all; only the checks whose name
+// Usage: conformance_methods [METHOD|-|compositions] [TEXT]: of one method, or all; only checks
+// whose name
 // ("method options, backbone: check") contains the text.
 #include "conformance/conformance.h"
 
@@ -35,6 +36,19 @@ static const struct {
     {"pedro", "up_std=0.2 pooler=max", true},
     {"pedro", "theta_lr=0", false},
     {"pedro", "theta_every=3 theta_lr=0.01", false},
+};
+
+// Methods that are made of others.
+static const struct {
+    const char *name, *options[3];
+} compositions[] = {
+    {"lora+prefix", {"rank=3 length=5 mlp=4 init=zero", "init=random length=40"}},
+    {"pedro+lora",
+     {"r=3 rank=2 pedro.targets=q,k,v,up rope=after dropout=0.2",
+      "pedro.pooler=attention theta_lr=0 lora.targets=q,down@1"}},
+    {"ia3+lora", {"ia3.rank=3", "ia3.targets=q,k,v,o,gate,up,down inputs=q,v,o@1,up,down@0"}},
+    {"lora+ia3", {"ia3.targets=q,k,v,o,gate,up,down inputs=q,v,o@1,up,down@0"}},
+    {"prefix+pedro+ia3", {"length=3 init=zero mlp=3"}},
 };
 
 static size_t counts[3];
@@ -69,7 +83,14 @@ int main(int argc, char **argv)
         .only = argc > 2 ? argv[2] : NULL, .self = &verbose, .found = found};
     const pb_method *m;
     pb_err err = PB_OK;
-    if (only) {
+    if (only && !strcmp(only, "compositions")) {
+        for (size_t i = 0; i < sizeof compositions / sizeof *compositions && !err; i++) {
+            m = pb_method_find(compositions[i].name);
+            err = m ? pb_subjects_add(&list, m, "", false, true) : PB_USAGE;
+            for (size_t k = 0; k < 3 && compositions[i].options[k] && !err; k++)
+                err = pb_subjects_add(&list, m, compositions[i].options[k], false, true);
+        }
+    } else if (only) {
         m = pb_method_find(only);
         err = m ? add(&list, m) : PB_USAGE;
     }

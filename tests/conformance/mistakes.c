@@ -1,6 +1,7 @@
 // Methods with one mistake each: the conformance checks must name it. Half of these tables could
 // stand in a paper's repository.
 #include "conformance/conformance.h"
+#include "model/adapter.h"
 
 #include <math.h>
 #include <regex.h>
