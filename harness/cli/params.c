@@ -1,5 +1,6 @@
 // `pedrobench params`: what every method would be at one budget.
 #include "cli/common/common.h"
+#include "model/compose.h"
 #include "train/budget.h"
 
 #include <stdio.h>
@@ -110,7 +111,7 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
     pb_adapter *ad = NULL, *served = NULL;
     size_t count = 0, regions, ignored;
     double decode, prefill;
-    char knob[64] = "-", residual[32] = "-";
+    char knob[300] = "-", residual[32] = "-";
     PB_GO(pb_options_new(&options, method));
     for (size_t i = 0; i < a->n_set; i++) {
         char key[64];
@@ -133,8 +134,11 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
                  100 * ((double)count - (double)budget) / (double)budget);
     }
     PB_GO(pb_budget_count(method, options, &m->config, &count));
-    if (method->knob)
-        snprintf(knob, sizeof knob, "%s=%ld", method->knob, pb_options_knob(method, options));
+    if (method->knob) {
+        char label[250];
+        snprintf(knob, sizeof knob, "%s=%ld", pb_knob_label(method, options, label, sizeof label),
+                 pb_options_knob(method, options));
+    }
     if (method->backbone) {
         printf(
             csv ? "%s,%s,%zu,%.6g,%s,%zu,0,0,\"a backbone of its own\"\n"

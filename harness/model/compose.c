@@ -339,7 +339,7 @@ static pb_err make_options(parts *p, const char *name)
             all[k].name = text(p->m[i]->name, ".", o->name);
             if (!all[k].name)
                 return no_memory(name);
-            if (!p->method.knob && p->m[i]->knob && !strcmp(o->name, p->m[i]->knob))
+            if (p->m[i]->knob && !strcmp(o->name, p->m[i]->knob)) // the last one counts
                 p->method.knob = all[k].name;
         }
     }
@@ -437,6 +437,23 @@ const pb_method *pb_compose(const char *name)
     p->next = made;
     made = p;
     return &p->method;
+}
+
+const char *pb_knob_label(const pb_method *m, const void *options, char *out, size_t size)
+{
+    size_t n = 0;
+    *out = 0;
+    for (size_t i = 0; i < pb_parts_count(m) && n < size; i++) {
+        const pb_method *p = m->parts->m[i];
+        char name[100];
+        snprintf(name, sizeof name, "%s.%s", p->name, p->knob ? p->knob : "");
+        if (p->knob && strcmp(name, m->knob) != 0)
+            n += (size_t)snprintf(out + n, size - n, "%s=%ld ", name,
+                                  pb_options_knob(p, own(options, i)));
+    }
+    if (n < size)
+        snprintf(out + n, size - n, "%s", m->knob);
+    return out;
 }
 
 // ---------------------------------------------------------------- adapters and their parts

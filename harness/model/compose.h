@@ -25,6 +25,9 @@ size_t pb_parts_count(const pb_method *m); // 0 for a plain method
 const pb_method *pb_part(const pb_method *m, size_t i);
 void *pb_part_options(const pb_method *m, const void *options, size_t i);
 
+// The knob's name, of a composition after the other parts' knobs: "lora.rank=2 prefix.length".
+const char *pb_knob_label(const pb_method *m, const void *options, char *out, size_t size);
+
 // A part as an adapter of its own, with copies of the values; and the composition of such.
 pb_err pb_adapter_part(pb_adapter **out, const pb_adapter *a, size_t i);
 pb_err pb_adapter_compose(pb_adapter **out, pb_adapter *const *parts, size_t n);
