@@ -173,6 +173,14 @@ PB_METHOD(ia3) = {
     .name = "ia3",
     .doc = "learned vectors scale keys, values and feed-forward activations",
     .citation = "Liu et al. 2022, arXiv 2205.05638",
+    .formula = "k *= l_k,  v *= l_v,  down(mid * l_mid);  plain vectors l, or l = 1 + v W, v (1,r)",
+    .bibtex =
+        PB_ARXIV("liu2022ia3",
+                 "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context "
+                 "Learning",
+                 "Liu, Haokun and Tam, Derek and Muqeeth, Mohammed and Mohta, Jay and Huang, "
+                 "Tenghao and Bansal, Mohit and Raffel, Colin",
+                 "2022", "2205.05638"),
     .peft_type = "IA3",
     .peft_keys = keys,
     .options = options,

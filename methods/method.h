@@ -152,6 +152,8 @@ typedef struct pb_method {
     const char *name;
     const char *doc;              // one line
     const char *citation;         // where it was published
+    const char *formula;          // one formula per line, for `methods show`. Optional
+    const char *bibtex;           // e.g. by PB_ARXIV. Optional
     const char *peft_type;        // of adapter_config.json; no two methods share one
     const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
@@ -199,6 +201,11 @@ typedef struct pb_method {
 
     const struct pb_parts *parts; // of a composition, made at run time; NULL in a method's own table
 } pb_method;
+
+// A BibTeX entry of what is on arXiv.
+#define PB_ARXIV(key, title, author, year, eprint)                                                 \
+    "@misc{" key ",\n  title = {" title "},\n  author = {" author "},\n  year = {" year             \
+    "},\n  eprint = {" eprint "},\n  archivePrefix = {arXiv}\n}\n"
 
 #define PB_METHOD(name) const pb_method pb_method_##name
 

@@ -81,10 +81,11 @@ static void found(void *self, const pb_finding *f)
 {
     static const char *const words[] = {"passed", "FAILED", "does not apply"};
     tally *t = self;
+    bool note = f->verdict == PB_PASSED && *f->why;
     t->n[f->verdict]++;
-    if (f->verdict != PB_FAILED && !t->verbose)
+    if (f->verdict != PB_FAILED && !note && !t->verbose)
         return;
-    printf("%s: %s%s%s\n", f->name, words[f->verdict], *f->why ? ": " : "", f->why);
+    printf("%s: %s%s%s\n", f->name, note ? "note" : words[f->verdict], *f->why ? ": " : "", f->why);
     if (*f->hint)
         printf("  hint: %s\n", f->hint);
     fflush(stdout);

@@ -34,7 +34,7 @@ typedef struct pb_finding {
     const char *backbone, *check;
     char name[240]; // "method options, backbone: check"
     pb_verdict verdict;
-    char why[600], hint[300]; // of a failure; why: also of a skip
+    char why[600], hint[300]; // of a failure; why: also of a skip, and notes
     double seconds;
 } pb_finding;
 

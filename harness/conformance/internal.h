@@ -25,6 +25,7 @@ struct conf {
     struct kept *kept;
     struct mixed *mixed[PB_N_TINIES];
     char skipped[200]; // why the check does not apply
+    char note[200];    // what could be better
 };
 
 // Keeps p until the check ends.

@@ -108,7 +108,7 @@ static result run_one(conf *c, const point *p, size_t number)
 {
     double start = pb_now();
     result r = {.number = number};
-    *c->skipped = 0;
+    *c->skipped = *c->note = 0;
     pb_err err = pb_checks[p->check].run(c, &c->list->s[p->subject], p->tiny);
     if (err) {
         r.verdict = PB_FAILED;
@@ -117,6 +117,8 @@ static result run_one(conf *c, const point *p, size_t number)
     } else if (*c->skipped) {
         r.verdict = PB_SKIPPED;
         snprintf(r.why, sizeof r.why, "%s", c->skipped);
+    } else {
+        snprintf(r.why, sizeof r.why, "%s", c->note);
     }
     conf_release(c);
     r.seconds = pb_now() - start;

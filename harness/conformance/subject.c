@@ -115,13 +115,8 @@ pb_err conf_options(conf *c, const pb_subject *s, void **out)
     PB_TRY(pb_options_new(out, s->m));
     (void)conf_keep(c, *out, free);
     strcpy(text, s->options);
-    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-        char *value = strchr(w, '=');
-        if (!value)
-            return pb_fail(PB_USAGE, "use KEY=VALUE", "\"%s\" sets no option", w);
-        *value++ = 0;
-        PB_TRY(pb_options_set(s->m, *out, w, value));
-    }
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        PB_TRY(pb_options_assign(s->m, *out, w));
     return PB_OK;
 }
 

@@ -131,5 +131,8 @@ pb_err check_table(conf *c, const pb_subject *s, size_t t)
     for (const pb_peft_key *k = m->peft_keys; k && k->key; k++)
         PB_TRY(check_key(m, k));
     PB_TRY(check_hooks(m));
+    if (!m->formula || !m->bibtex)
+        snprintf(c->note, sizeof c->note, "%s is missing: `pedrobench methods show` has none",
+                 m->formula ? ".bibtex" : ".formula");
     return check_rates(c, s);
 }

@@ -31,6 +31,7 @@ pb_err pb_method_register(const pb_method *m);
 // Options of a method: defaults, one setting as text, a JSON object, and back.
 pb_err pb_options_new(void **out, const pb_method *m);
 pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value);
+pb_err pb_options_assign(const pb_method *m, void *options, const char *text); // "name=value"
 pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj);
 json_t *pb_options_to_json(const pb_method *m, const void *options);
 const pb_option *pb_option_find(const pb_method *m, const char *name); // or NULL

@@ -354,6 +354,8 @@ static pb_err make_table(parts *p, const char *name)
     *t = (pb_method){.name = text(name, "", ""),
                      .doc = text("", "", p->m[0]->doc),
                      .citation = text("", "", p->m[0]->citation),
+                     .formula = text("", "", p->m[0]->formula ? p->m[0]->formula : ""),
+                     .bibtex = text("", "", p->m[0]->bibtex ? p->m[0]->bibtex : ""),
                      .peft_type = PB_COMPOSITION,
                      .identity = true,
                      .parts = p};
@@ -362,8 +364,10 @@ static pb_err make_table(parts *p, const char *name)
         if (i) {
             t->doc = text(t->doc, "; ", m->doc); // kept as long as the program: so are its parts
             t->citation = text(t->citation, "; ", m->citation);
+            t->formula = text(t->formula, "\n", m->formula ? m->formula : "");
+            t->bibtex = text(t->bibtex, "", m->bibtex ? m->bibtex : "");
         }
-        if (!t->name || !t->doc || !t->citation)
+        if (!t->name || !t->doc || !t->citation || !t->formula || !t->bibtex)
             return no_memory(name);
         t->identity &= m->identity;
         t->whole_prompt |= m->whole_prompt;

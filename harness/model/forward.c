@@ -29,6 +29,7 @@ struct pb_step {
     pb_arena arena, heads, memory; // memory: the KV cache
     pb_kv kv;
     real *nll;
+    bool acts[PB_N_SITES]; // in a dry step: where hooks do something
 };
 
 static void select_items(pb_ctx *c, pb_selection *sel, const uint32_t *seg, size_t n)
@@ -150,7 +151,9 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
         c->state = gr->state;
         c->method = gr->method->name;
         c->hook = site_names[site];
+        pb_counts before = c->counts[PB_ADAPTER];
         pb_mat *z = gr->method->site(c, gr->options, site, x, y);
+        st->acts[site] |= z != y || c->counts[PB_ADAPTER].flops != before.flops;
         if (!z)
             pb_wrong(c, "it returns NULL; it returns y, or what stands in its place");
         else if (z->rows != y->rows || z->cols != y->cols || z->of != y->of)
@@ -540,6 +543,24 @@ pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n,
     if (!err) {
         dry_step(st, b);
         memcpy(out, st->c.counts, sizeof st->c.counts);
+        err = mistakes(st);
+    }
+    pb_step_free(st);
+    return err;
+}
+
+pb_err pb_step_sites(const pb_model *m, pb_adapter *a, bool acts[PB_N_SITES])
+{
+    pb_segment seg = {.n_rows = 2, .n_prompt = 2, .slot = -1};
+    pb_batch b = {2, 1, NULL, &seg};
+    pb_step *st = calloc(1, sizeof *st);
+    if (!st)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a step");
+    pb_step_limits limits = {.rows = 2, .segments = 1};
+    pb_err err = set_up(st, m, &a, 1, &limits);
+    if (!err) {
+        dry_step(st, &b);
+        memcpy(acts, st->acts, sizeof st->acts);
         err = mistakes(st);
     }
     pb_step_free(st);

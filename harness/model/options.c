@@ -330,6 +330,16 @@ pb_err pb_options_set(const pb_method *m, void *options, const char *name, const
     return PB_OK;
 }
 
+pb_err pb_options_assign(const pb_method *m, void *options, const char *text)
+{
+    char name[100];
+    size_t n = strcspn(text, "=");
+    if (!text[n] || n >= sizeof name)
+        return pb_fail(PB_USAGE, "use NAME=VALUE", "\"%s\" sets no option of %s", text, m->name);
+    snprintf(name, sizeof name, "%.*s", (int)n, text);
+    return pb_options_set(m, options, name, text + n + 1);
+}
+
 pb_err pb_options_new(void **out, const pb_method *m)
 {
     *out = calloc(1, m->options_size ? m->options_size : 1);
