@@ -13,7 +13,7 @@
 #include "model/config.h"
 #include "tensor/ops.h"
 
-// Where a method can act. x is the input of the site's linear, y its output (at LAYER_IN, the
+// Where a method can act. x is the input of the site's linear as it read it, y its output (at LAYER_IN, the
 // layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual stream, x being the
 // normalised input of the block). Where a backbone has norms behind its blocks (Gemma 2), O and
 // DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears give, before norms
@@ -152,6 +152,8 @@ typedef struct pb_method {
     const char *name;
     const char *doc;              // one line
     const char *citation;         // where it was published
+    const char *formula;          // one formula per line, for `methods show`. Optional
+    const char *bibtex;           // e.g. by PB_ARXIV. Optional
     const char *peft_type;        // of adapter_config.json; no two methods share one
     const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
@@ -185,8 +187,10 @@ typedef struct pb_method {
     size_t (*prefix_len)(const void *options);
     void (*prefix)(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v);
 
-    // Adds the adapter into a linear, where that is exact. Optional.
+    // Does to a linear's weight, where that is exact, what the method does to its output; and what
+    // it does to its input. Optional; `merge_input` is for methods that edit inputs.
     pb_err (*merge)(const pb_params *p, const pb_merge_args *args);
+    pb_err (*merge_input)(const pb_params *p, const pb_merge_args *args);
     // Turns a training-time form into the form that is saved and served: `to` are the options of
     // the folded form (copied from p's, to be edited), and `fold_values` fills in its parameters.
     // Optional.
@@ -194,11 +198,18 @@ typedef struct pb_method {
     void (*fold_values)(const pb_params *to, const pb_params *from, const pb_config *config);
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);
+
+    const struct pb_parts *parts; // of a composition, made at run time; NULL in a method's own table
 } pb_method;
+
+// A BibTeX entry of what is on arXiv.
+#define PB_ARXIV(key, title, author, year, eprint)                                                 \
+    "@misc{" key ",\n  title = {" title "},\n  author = {" author "},\n  year = {" year             \
+    "},\n  eprint = {" eprint "},\n  archivePrefix = {arXiv}\n}\n"
 
 #define PB_METHOD(name) const pb_method pb_method_##name
 
-extern const pb_method *const pb_methods[]; // NULL-terminated, made by the build
+const pb_method *pb_method_at(size_t i); // of all there are, or NULL
 const pb_method *pb_method_find(const char *name);
 
 // The per-sequence state of the current layer, one row per segment.

@@ -184,6 +184,18 @@ static pb_err inspect_adapter(json_t *out, const char *folder)
     pb_tensors *t = NULL;
     PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
     PB_GO(pb_json_load(&config, path));
+    if (pb_peft_is_composition(config)) {
+        const json_t *names = json_object_get(config, "parts");
+        set_text(out, "kind", "composition of adapters");
+        for (size_t i = 0; i < json_array_size(names); i++) {
+            const char *name = json_string_value(json_array_get(names, i));
+            json_t *part = json_object();
+            PB_GO(pb_path(path, sizeof path, "%s/%s", folder, name ? name : "?"));
+            set(out, name ? name : "?", part);
+            PB_GO(inspect_adapter(part, path));
+        }
+        goto done;
+    }
     PB_GO(pb_adapter_weights(&t, folder));
     set_text(out, "kind", "adapter");
     set_text(out, "method", json_string_value(json_object_get(config, "peft_type")));

@@ -52,4 +52,7 @@ void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real
 pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n, const pb_batch *b,
                         bool train, pb_counts out[PB_COMPONENTS]);
 
+// At which sites an adapter does something.
+pb_err pb_step_sites(const pb_model *m, pb_adapter *a, bool acts[PB_N_SITES]);
+
 #endif

@@ -325,13 +325,10 @@ typedef struct builder {
 static pb_err merge(const builder *b, const pb_spec *s, real *rows, real *bias)
 {
     const pb_adapter *a = b->args->merge;
-    if (!a->method->merge)
-        return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
-                       "method %s cannot be merged into the backbone exactly", a->method->name);
     pb_merge_args ma = {
         &b->m->config, (size_t)s->layer, (pb_linear_id)(s->id - W_LINEAR), rows, bias,
         s->rows,       s->cols};
-    return a->method->merge(&a->params, &ma);
+    return pb_adapter_merge(a, &ma);
 }
 
 // Reads or makes the values of a weight at `to`.

@@ -85,6 +85,7 @@ typedef struct pb_node {
     size_t layer;
     const pb_selection *sel;
     const pb_params *tenant;
+    int parts, part;
 } pb_node;
 
 struct pb_ctx {
@@ -105,13 +106,25 @@ struct pb_ctx {
 
     const pb_selection *sel; // what operations work on now
     const pb_params *tenant; // set while a hook computes on one tenant's parameters alone
+    int parts, part; // inside a composition: of how many methods, and whose hook runs
     size_t layer;
     pb_mat *state; // (S, n) of the current method and layer, or NULL
     pb_component component;
     pb_counts counts[PB_COMPONENTS];
     pb_node *tape;
     uint32_t dropouts; // numbers the dropout calls of a step
+
+    // In a dry step, operations compare shapes: the first mistake, in words, and who made it.
+    const char *method, *hook;
+    char wrong[320];
 };
+
+// Records a mistake of a method, if it is the first one.
+void pb_wrong(pb_ctx *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// In a dry step: every selected tenant's matrix `id` has so many columns (or rows) as `of`, or as
+// part of a mixed batch at most so many.
+void pb_want_cols(pb_ctx *c, const char *op, int id, size_t cols, const char *of);
+void pb_want_rows(pb_ctx *c, const char *op, int id, size_t rows, const char *of);
 
 // A new matrix. Its values are not set; its gradient, when `grad`, is zero.
 pb_mat *pb_new(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of, bool grad);

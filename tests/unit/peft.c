@@ -77,7 +77,7 @@ static void published(void **state)
 
 // ---------------------------------------------------------------- reading configurations
 
-static const pb_config *const base = &tinies[0].config; // 2 layers
+static const pb_config *const base = &pb_tinies[0].config; // 2 layers
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
 #define QV   "\"target_modules\":[\"q_proj\",\"v_proj\"]"

@@ -13,7 +13,7 @@
 // three.
 enum { ROWS = 303 };
 
-// tinies[t] as a folder in bfloat16.
+// pb_tinies[t] as a folder in bfloat16.
 static const char *narrow_folder(size_t t)
 {
     static char path[420];
@@ -88,7 +88,7 @@ static void same(void **state)
 {
     static const size_t counts[] = {1, 3, 31, ROWS};
     (void)state;
-    for (size_t t = 0; t < N_TINIES; t++) {
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
         pb_model *wide = open_as(narrow_folder(t), PB_STORE_FP32);
         pb_model *narrow = open_as(narrow_folder(t), PB_STORE_AUTO);
         same_storage(wide, "fp32");
@@ -114,7 +114,7 @@ static void same(void **state)
 static void rounded(void **state)
 {
     (void)state;
-    for (size_t t = 0; t < N_TINIES; t++) {
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
         pb_model *as_is = tiny_open(t, &(pb_model_args){0});
         pb_model *asked = tiny_open(t, &(pb_model_args){.weights = PB_STORE_BF16});
         same_storage(as_is, "fp32");
@@ -137,7 +137,7 @@ static void integers(void **state)
 {
     static const size_t counts[] = {1, 2, 5, 31, ROWS};
     (void)state;
-    for (size_t t = 0; t < N_TINIES; t++) {
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
         char path[400];
         snprintf(path, sizeof path, "%s/integers%zu", tiny_folder, t);
         pb_model *m = tiny_open(t, &(pb_model_args){0});

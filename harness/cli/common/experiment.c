@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "model/compose.h"
 #include "model/peft.h"
 #include "results/run.h"
 #include "serve/evaluate.h"
@@ -73,6 +74,37 @@ typedef struct experiment {
     pb_train_result trained;
 } experiment;
 
+// The hashes of a folder's two files; of a composition, of its parts' hashes.
+static pb_err hash_adapter(char config[PB_HASH_LEN], char weights[PB_HASH_LEN], const char *folder,
+                           const json_t *file)
+{
+    pb_err err = PB_OK;
+    char path[4096], all[2][8 * PB_HASH_LEN] = {"", ""};
+    const json_t *parts = json_object_get(file, "parts");
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
+    PB_TRY(pb_sha256_file(config, path));
+    if (!pb_peft_is_composition(file)) {
+        PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
+        return pb_sha256_file(weights, path);
+    }
+    for (size_t i = 0; i < json_array_size(parts) && i < 8; i++) {
+        const char *name = json_string_value(json_array_get(parts, i));
+        char part[4096], one[2][PB_HASH_LEN];
+        json_t *own;
+        PB_TRY(pb_path(part, sizeof part, "%s/%s", folder, name ? name : "?"));
+        PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", part));
+        PB_TRY(pb_json_load(&own, path));
+        err = hash_adapter(one[0], one[1], part, own);
+        json_decref(own);
+        PB_TRY(err);
+        strcat(all[0], one[0]);
+        strcat(all[1], one[1]);
+    }
+    pb_sha256(config, all[0], strlen(all[0]));
+    pb_sha256(weights, all[1], strlen(all[1]));
+    return PB_OK;
+}
+
 // The method of the adapter to train further, and what identifies it.
 static pb_err read_adapter(experiment *e)
 {
@@ -82,17 +114,16 @@ static pb_err read_adapter(experiment *e)
     if (*e->budget)
         return pb_fail(PB_INPUT, "leave the budget out", "an adapter to start from has its size");
     PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", e->adapter));
-    PB_TRY(pb_sha256_file(hash[0], path));
     PB_TRY(pb_json_load(&file, path));
     pb_err err = pb_peft_method(&m, file);
+    if (!err)
+        err = hash_adapter(hash[0], hash[1], e->adapter, file);
     json_decref(file);
     if (err)
         return pb_context(err, "adapter %s", e->adapter);
     if (*e->method_name && strcmp(e->method_name, m->name) != 0)
         return pb_fail(PB_INPUT, "leave \"method\" out", "the adapter %s is of method %s, not %s",
                        e->adapter, m->name, e->method_name);
-    PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", e->adapter));
-    PB_TRY(pb_sha256_file(hash[1], path));
     json_object_set_new(e->config, "method", json_string(m->name));
     json_object_set_new(e->config, "adapter_sha256",
                         json_pack("{s:s, s:s}", "config", hash[0], "weights", hash[1]));
@@ -264,7 +295,8 @@ static pb_err params_event(experiment *e)
     json_t *ev = json_pack("{s:s, s:s, s:I, s:o}", "event", "params", "method", m->name,
                            "trainable", (json_int_t)e->trainable, "sites", sites);
     if (m->knob) {
-        json_object_set_new(ev, "knob", json_string(m->knob));
+        char knob[300];
+        json_object_set_new(ev, "knob", json_string(pb_knob_label(m, e->opts, knob, sizeof knob)));
         json_object_set_new(ev, "knob_value", json_integer(pb_options_knob(m, e->opts)));
     }
     const json_t *b = json_object_get(e->config, "budget");
