@@ -5,10 +5,13 @@
 #define PB_TASK_H
 
 #include "core/error.h"
+#include "core/plugin.h"
 #include "core/rng.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#pragma GCC visibility push(default)
 
 typedef enum pb_split { PB_TRAIN, PB_VALID, PB_TEST, PB_N_SPLITS } pb_split;
 
@@ -50,7 +53,18 @@ typedef struct pb_task {
     pb_err (*load)(pb_dataset *d, const struct pb_task *task, const pb_task_args *args);
 } pb_task;
 
+// What a plugin and the program that loads it must agree on.
+#define PB_TASK_SIZES                                                                              \
+    ((uint32_t)(sizeof(pb_task) + 3 * sizeof(pb_example) + 5 * sizeof(pb_task_args) +              \
+                7 * sizeof(pb_rng)))
+
+#ifdef PB_PLUGIN
+#define PB_TASK(name)                                                                              \
+    PB_ENTRY(task, name, PB_TASK_SIZES);                                                           \
+    const pb_task pb_task_##name
+#else
 #define PB_TASK(name) const pb_task pb_task_##name
+#endif
 
 // Building a dataset. Strings are copied.
 pb_err pb_dataset_new(pb_dataset **out);
@@ -64,10 +78,14 @@ const pb_example *pb_dataset_at(const pb_dataset *d, pb_split split, size_t i);
 // SHA-256 over every prompt, response, candidate and reference, in order.
 void pb_dataset_hash(const pb_dataset *d, char out[65]);
 
-// The registry the build makes from tasks/*.c.
-extern const pb_task *const pb_tasks[]; // NULL-terminated
+// The tasks there are: those that the build found in tasks/, and behind them those of plugins.
+extern const pb_task *const pb_tasks[];    // of the suite, NULL-terminated
+const pb_task *pb_task_at(size_t i);       // of all, or NULL
+pb_err pb_task_register(const pb_task *t); // refuses a name that is taken
 const pb_task *pb_task_find(const char *name);
 // Finds, loads and checks a task; an unknown name lists the known ones.
 pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args);
+
+#pragma GCC visibility pop
 
 #endif

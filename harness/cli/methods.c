@@ -213,19 +213,15 @@ static void settings(const pb_method *m, const void *opt)
     json_decref(set);
 }
 
-static pb_err at_model(const pb_method *m, const struct args *a)
+static pb_err at_model(const pb_method *m, void *opt, const struct args *a)
 {
     pb_err err = PB_OK;
     pb_model *model = NULL;
-    void *opt = NULL;
     pb_adapter *ad = NULL, *served = NULL;
     bool acts[PB_N_SITES] = {false};
     size_t budget, count;
     pb_cost decode, prompt;
     PB_GO(pb_model_open(&model, a->model ? a->model : pb_default_model(), &(pb_model_args){0}));
-    PB_GO(pb_options_new(&opt, m));
-    for (size_t i = 0; i < a->n_set; i++)
-        PB_GO(pb_options_assign(m, opt, a->set[i]));
     if (a->budget) {
         PB_GO(pb_budget_parse(a->budget, &model->config, &budget));
         PB_GO(pb_budget_solve(m, opt, &model->config, budget, &count));
@@ -258,7 +254,6 @@ static pb_err at_model(const pb_method *m, const struct args *a)
     cost("adds to a prompt token", &prompt);
     printf("  (at position %zu; of a prompt of that length)\n", model->config.context / 2);
 done:
-    free(opt);
     pb_adapter_free(ad);
     pb_adapter_free(served);
     pb_model_close(model);
@@ -267,15 +262,22 @@ done:
 
 static pb_err show(const pb_method *m, const struct args *a)
 {
+    pb_err err = PB_OK;
+    void *opt;
+    PB_TRY(pb_options_new(&opt, m));
+    for (size_t i = 0; i < a->n_set; i++)
+        PB_GO(pb_options_assign(m, opt, a->set[i]));
     printf("%s: %s\n", m->name, m->doc);
     lines("formula", m->formula);
     lines("source", m->citation);
     options(m);
     properties(m);
-    PB_TRY(at_model(m, a));
+    PB_GO(at_model(m, opt, a));
     printf("\n");
     bibtex(m);
-    return PB_OK;
+done:
+    free(opt);
+    return err;
 }
 
 static pb_err run(int argc, char **argv)

@@ -12,6 +12,8 @@
 #include "tensor/params.h"
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 typedef struct pb_segment {
     size_t row0, n_rows; // its rows of the batch
     size_t pos0;         // position of its first row in the sequence; 0 starts a sequence
@@ -106,7 +108,7 @@ struct pb_ctx {
 
     const pb_selection *sel; // what operations work on now
     const pb_params *tenant; // set while a hook computes on one tenant's parameters alone
-    int parts, part; // inside a composition: of how many methods, and whose hook runs
+    int parts, part;         // inside a composition: of how many methods, and whose hook runs
     size_t layer;
     pb_mat *state; // (S, n) of the current method and layer, or NULL
     pb_component component;
@@ -163,5 +165,7 @@ void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work
 #define PB_FOR(c, work)                                                                            \
     PB_PRAGMA(omp parallel for schedule(static) num_threads((c)->threads) if ((work) > PB_PARALLEL_WORK))
 #define PB_PRAGMA(x) _Pragma(#x)
+
+#pragma GCC visibility pop
 
 #endif

@@ -172,11 +172,37 @@ void pb_dataset_hash(const pb_dataset *d, char out[65])
     }
 }
 
+static struct {
+    const pb_task **t;
+    size_t n;
+} added;
+
+const pb_task *pb_task_at(size_t i)
+{
+    size_t n = 0;
+    while (pb_tasks[n])
+        n++;
+    return i < n ? pb_tasks[i] : i - n < added.n ? added.t[i - n] : NULL;
+}
+
+pb_err pb_task_register(const pb_task *t)
+{
+    if (pb_task_find(t->name))
+        return pb_fail(PB_USAGE, "choose another name", "there is a task \"%s\" already", t->name);
+    const pb_task **more = realloc(added.t, (added.n + 1) * sizeof *more);
+    if (!more)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a task");
+    added.t = more;
+    added.t[added.n++] = t;
+    return PB_OK;
+}
+
 const pb_task *pb_task_find(const char *name)
 {
-    for (const pb_task *const *t = pb_tasks; *t; t++)
-        if (!strcmp((*t)->name, name))
-            return *t;
+    const pb_task *t;
+    for (size_t i = 0; (t = pb_task_at(i)); i++)
+        if (!strcmp(t->name, name))
+            return t;
     return NULL;
 }
 
@@ -290,9 +316,10 @@ static pb_err unknown_task(const char *name)
 {
     char list[400] = "";
     size_t n = 0;
-    for (const pb_task *const *t = pb_tasks; *t && n < sizeof list; t++)
+    const pb_task *t;
+    for (size_t i = 0; (t = pb_task_at(i)) && n < sizeof list; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
-                              n ? ", " : "known tasks: ", (*t)->name);
+                              n ? ", " : "known tasks: ", t->name);
     return pb_fail(PB_USAGE, list, "unknown task \"%s\"", name);
 }
 
