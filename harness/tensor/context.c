@@ -45,8 +45,8 @@ const pb_item *pb_items(const pb_ctx *c, const pb_mat *m, pb_item *whole, size_t
     return m->of == PB_SEGMENTS ? c->sel->segs : c->sel->rows;
 }
 
-// The spec of a method's own `id` at the current layer, or NULL. Part i of n methods on one backbone
-// has every n-th id.
+// The spec of a method's own `id` at the current layer, or NULL. Part i of n methods on one
+// backbone has every n-th id.
 static const pb_spec *find(const pb_ctx *c, const pb_params *p, int id)
 {
     if (c->parts)
