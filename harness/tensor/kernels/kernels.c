@@ -509,10 +509,14 @@ static void turn8(real *t, const void *w, size_t k)
     turn(t, piece, k);
 }
 
+// Tiles of DM rows by DK, and of AM rows by AW vectors: with what they are multiplied by they fit
+// the registers. A single row has ONE instead, to have enough sums on the way.
+enum { DM = 4, DK = VREGS == 32 ? 4 : 2, AM = 4, AW = VREGS == 32 ? 4 : 3, ONE = 4 };
+
 INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const real *x,
                       size_t ldx, const real *a, size_t lda, size_t n, real scale)
 {
-    vec acc[4][4];
+    vec acc[DM][ONE];
 #pragma GCC unroll 4
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
@@ -520,7 +524,7 @@ INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const
             acc[m][j] = (vec){0};
     size_t i = 0;
     for (; i + VL <= n; i += VL) {
-        vec b[4];
+        vec b[ONE];
 #pragma GCC unroll 4
         for (size_t j = 0; j < K; j++)
             b[j] = load(a + j * lda + i);
@@ -551,25 +555,23 @@ INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const
 static void dots(real *t, size_t ldt, const real *x, size_t ldx, const real *a, size_t lda,
                  size_t R, size_t r, size_t n, real scale)
 {
-    for (size_t m = 0; m < R; m += R - m >= 4 ? 4 : 1)
-        for (size_t j = 0; j < r; j += r - j >= 4 ? 4 : 1) {
+    for (size_t m = 0, M; m < R; m += M) {
+        M = R - m >= DM ? DM : 1;
+        const size_t most = M == DM ? DK : ONE;
+        for (size_t j = 0, K; j < r; j += K) {
+            K = r - j >= most ? most : 1;
             real *to = t + m * ldt + j;
             const real *px = x + m * ldx, *pa = a + j * lda;
-            if (R - m >= 4 && r - j >= 4)
-                dots_tile(4, 4, to, ldt, px, ldx, pa, lda, n, scale);
-            else if (R - m >= 4)
-                dots_tile(4, 1, to, ldt, px, ldx, pa, lda, n, scale);
-            else if (r - j >= 4)
-                dots_tile(1, 4, to, ldt, px, ldx, pa, lda, n, scale);
+            if (M == DM && K == DK)
+                dots_tile(DM, DK, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (M == DM)
+                dots_tile(DM, 1, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (K == ONE)
+                dots_tile(1, ONE, to, ldt, px, ldx, pa, lda, n, scale);
             else
                 dots_tile(1, 1, to, ldt, px, ldx, pa, lda, n, scale);
         }
-}
-
-// The next count of a sweep over n in steps of 4 vectors, then 1 vector, then the rest.
-INLINE size_t span(size_t left)
-{
-    return left >= 4 * VL ? 4 * VL : left >= VL ? VL : left;
+    }
 }
 
 // y(M, W vectors or `part` lanes) += scale * t b, where t(m,j) = t[m * tm + j * tj].
@@ -577,18 +579,18 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
                        size_t tm, size_t tj, const real *b, size_t ldb, size_t r, size_t part,
                        real scale)
 {
-    vec acc[4][4];
-#pragma GCC unroll 4
+    vec acc[AM][ONE];
+#pragma GCC unroll 8
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++)
             acc[m][v] = part ? load_part(y + m * ldy, part) : load(y + m * ldy + v * VL);
     for (size_t j = 0; j < r; j++) {
-        vec q[4];
+        vec q[ONE];
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++)
             q[v] = part ? load_part(b + j * ldb, part) : load(b + j * ldb + v * VL);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (size_t m = 0; m < M; m++) {
             vec p = all(scale * t[m * tm + j * tj]);
 #pragma GCC unroll 4
@@ -596,7 +598,7 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
                 acc[m][v] += p * q[v];
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++) {
@@ -611,21 +613,22 @@ INLINE void axpys_strided(real *y, size_t ldy, const real *t, size_t tm, size_t 
                           size_t ldb, size_t R, size_t r, size_t n, real scale)
 {
     for (size_t m = 0, M; m < R; m += M) {
-        M = R - m >= 4 ? 4 : 1;
+        M = R - m >= AM ? AM : 1;
         const real *pt = t + m * tm;
+        const size_t most = (M == AM ? AW : ONE) * VL;
         for (size_t i = 0, w; i < n; i += w) {
-            w = span(n - i);
+            w = n - i >= most ? most : n - i >= VL ? VL : n - i;
             real *py = y + m * ldy + i;
             const real *pb = b + i;
             size_t part = w < VL ? w : 0;
-            if (w == 4 * VL && M == 4)
-                axpys_tile(4, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
-            else if (w == 4 * VL)
-                axpys_tile(1, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
-            else if (M == 4 && part)
-                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
-            else if (M == 4)
-                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            if (w == most && M == AM)
+                axpys_tile(AM, AW, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (w == most)
+                axpys_tile(1, ONE, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (M == AM && part)
+                axpys_tile(AM, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
+            else if (M == AM)
+                axpys_tile(AM, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
             else if (part)
                 axpys_tile(1, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
             else
