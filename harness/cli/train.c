@@ -214,8 +214,9 @@ static pb_err run(int argc, char **argv)
     if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
     else if (!err && r.metric)
-        printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
-               label, r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
+        printf("%s: %s %.*f%s%s, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
+               label, r.metric->name, r.metric->digits, r.metric->scale * r.score,
+               *r.metric->unit ? " " : "", r.metric->unit, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
         err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED,
                       "the result file records it; `pedrobench table` counts it", "the run %s: %s",

@@ -319,19 +319,35 @@ static json_t *numbers(const double *v, size_t n)
     return a;
 }
 
+// (n,width) statistics: an array of numbers, or of arrays of them.
+static json_t *statistics(const double *v, size_t n, size_t width)
+{
+    if (width == 1)
+        return numbers(v, n);
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, numbers(v + i * width, width));
+    return a;
+}
+
 static pb_err eval_event(experiment *e, const pb_eval_result *r)
 {
-    json_t *per = json_object(), *metrics = json_object();
-    json_object_set_new(per, "loss", numbers(r->item_loss, r->n));
-    json_object_set_new(per, r->item_width == 1 ? "correct" : "bleu_stats",
-                        numbers(r->item_score, r->n * r->item_width));
-    json_object_set_new(metrics, "loss", pb_run_number(r->loss));
-    json_object_set_new(metrics, "token_accuracy", pb_run_number(r->token_accuracy));
-    json_object_set_new(metrics, r->metric, pb_run_number(r->score));
-    json_t *ev =
-        json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task", e->task_name,
-                  "split", "test", "headline", r->metric, "higher_is_better", 1, "metrics", metrics,
-                  "per_example", per, "truncated", (json_int_t)r->truncated);
+    json_t *per = json_object(), *metrics = json_object(), *loss = json_array();
+    for (size_t i = 0; i < r->n; i++)
+        json_array_append_new(
+            loss, pb_run_number(pb_measure_score(pb_measure_find("loss"),
+                                                 r->likelihood + i * PB_LIKELIHOOD_STATS, 1)));
+    json_object_set_new(per, "loss", loss); // for readers; the others are what figures come from
+    for (size_t i = 0; i < r->n_scores; i++) {
+        const pb_measure *m = r->scores[i].measure;
+        json_object_set_new(metrics, m->name, pb_run_number(r->scores[i].value));
+        if (!json_object_get(per, m->array))
+            json_object_set_new(per, m->array, statistics(r->scores[i].items, r->n, m->width));
+    }
+    json_t *ev = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task",
+                           e->task_name, "split", "test", "headline", r->headline->name,
+                           "higher_is_better", !r->headline->lower_is_better, "metrics", metrics,
+                           "per_example", per, "truncated", (json_int_t)r->truncated);
     if (r->output) {
         json_t *out = json_array();
         for (size_t i = 0; i < r->n; i++)
@@ -463,7 +479,7 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
     PB_TRY(
         pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0, args->label ? label : NULL));
-    out->metric = r.metric;
+    out->metric = r.headline;
     out->score = r.score;
     out->loss = r.loss;
     pb_err err = eval_event(e, &r);
