@@ -99,6 +99,15 @@ double pb_bleu_score(const double sum[PB_BLEU_STATS], const pb_bleu_opts *opts);
 // ASCII are parts of words.
 pb_err pb_bleu_tokens(char **out, const char *text, bool case_sensitive);
 
+// NIST-5 as mteval-v13a has it, see nist.c; its statistics rest on all references of the set.
+enum { PB_NIST_STATS = 12 };
+pb_err pb_nist(double *stats, const pb_outputs *o);
+double pb_nist_score(const double *sum, size_t n);
+
+// ROUGE-L and CIDEr of single sentences, see rouge.c and cider.c.
+pb_err pb_rouge_l(double *items, const pb_outputs *o);
+pb_err pb_cider(double *items, const pb_outputs *o);
+
 // ---------------------------------------------------------------- answers, numbers, queries
 
 // An item counts 1 when it equals one of its references after leading and trailing white space is

@@ -1,8 +1,10 @@
-"""Metrics of answers, sums and queries, each from its definition.
+"""Metrics of generated text, each from its definition.
 
 SQuAD v1.1: the rules of its evaluation script (Rajpurkar et al. 2016). GSM8K: those of
-lm-evaluation-harness. WikiSQL: those of the data set's lib/query.py, lib/dbengine.py and evaluate.py.
+lm-evaluation-harness. WikiSQL: those of the data set's lib/query.py, lib/dbengine.py and evaluate.py. NIST: Doddington 2002
+and mteval-v13a. ROUGE-L (Lin 2004) and CIDEr (Vedantam et al. 2015): as coco-caption's scripts.
 """
+import math
 import re
 import sqlite3
 import string
@@ -103,3 +105,77 @@ def wikisql_execution(hyp, refs, path, table, columns):
     got = wikisql_answers(db, table, columns, sql_parse(hyp))
     return float(any(got is not None and got == wikisql_answers(db, table, columns, sql_parse(r))
                      for r in refs))
+
+
+def nist(items, tokens, order=5):
+    """NIST of a set, [(hypothesis, references)], with mteval-v13a's mean reference length."""
+    def grams(words, n):
+        return Counter(tuple(words[i:i + n]) for i in range(len(words) - n + 1))
+
+    texts = [(tokens(h), [tokens(r) for r in refs]) for h, refs in items]
+    every = [r for _, refs in texts for r in refs]
+    count = Counter({(): sum(map(len, every))})
+    for r in every:
+        for n in range(1, order + 1):
+            count.update(grams(r, n))
+    score = 0.0
+    for n in range(1, order + 1):
+        info = total = 0
+        for h, refs in texts:
+            best = Counter()
+            for r in refs:
+                best |= grams(r, n)
+            own = grams(h, n)
+            total += sum(own.values())
+            info += sum(k * math.log2(count[w[:-1]] / count[w]) for w, k in (own & best).items())
+        score += info / max(total, 1)
+    length = sum(map(len, every)) / (len(every) / len(texts))
+    ratio = sum(len(h) for h, _ in texts) / length
+    if ratio <= 0:
+        return 0.0
+    return score * math.exp(math.log(0.5) * (math.log(min(1, ratio)) / math.log(1.5)) ** 2)
+
+
+def rouge_l(hyp, refs):
+    """Of texts whose tokens stand between spaces."""
+    def lcs(a, b):
+        table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                table[i + 1][j + 1] = (table[i][j] + 1 if x == y
+                                       else max(table[i][j + 1], table[i + 1][j]))
+        return table[-1][-1]
+
+    h = hyp.split() or [""]
+    pairs = [(lcs(h, r.split() or [""]), len(r.split()) or 1) for r in refs]
+    p, q = max(n for n, _ in pairs) / len(h), max(n / m for n, m in pairs)
+    return 2.44 * p * q / (q + 1.44 * p) if p and q else 0.0
+
+
+def cider(items):
+    """Numbers of a set, of texts whose tokens stand between spaces."""
+    def grams(text):
+        w = text.split()
+        return [Counter(tuple(w[i:i + n]) for i in range(len(w) - n + 1)) for n in range(1, 5)]
+
+    df = Counter()
+    for _, refs in items:
+        df.update({w for r in refs for c in grams(r) for w in c})
+
+    def weights(text):
+        return [{w: k * (math.log(len(items)) - math.log(max(1, df[w]))) for w, k in c.items()}
+                for c in grams(text)]
+
+    def norm(v):
+        return math.sqrt(sum(x * x for x in v.values()))
+
+    out = []
+    for hyp, refs in items:
+        total = 0.0
+        for r in refs:
+            apart = max(len(hyp.split()) - 1, 0) - max(len(r.split()) - 1, 0)
+            for a, b in zip(weights(hyp), weights(r)):
+                dot = sum(min(x, b[w]) * b[w] for w, x in a.items() if w in b)
+                total += (dot / (norm(a) * norm(b) or 1)) * math.exp(-apart ** 2 / 72)
+        out.append(10 * total / 4 / len(refs))
+    return out

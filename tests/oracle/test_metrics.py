@@ -1,6 +1,7 @@
 """The C program's metrics of generated text (unit_metrics --items) against implementations of their
 definitions (metrics_reference.py): text full of hard cases, and the original data sets' own answers
 disturbed a little, where PB_DATA has them."""
+import csv
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import sqlite3
 import subprocess
 import tempfile
 
+import bleu_reference as bleu
 import check
 import metrics_reference as ref
 
@@ -127,6 +129,40 @@ with tempfile.TemporaryDirectory() as folder:
     compare_numbers("WikiSQL, random", "wikisql_execution", got["wikisql_execution"], want,
                     answerable)
 
+# ---------------------------------------------------------------- NIST, ROUGE-L, CIDEr
+PLAIN = "it pub food near river cheap good family the is in and star 5 20".split()
+
+
+def plain(n, of=None):
+    return " ".join(rng.choice(of or PLAIN) for _ in range(n))
+
+
+def prose(label, items):
+    got = run(items, ["nist", "rouge_l", "cider"])
+    check.at_most("NIST", label, abs(got["nist"]["score"] - ref.nist(items, bleu.tokens)), 1e-10)
+    print("%s: %d items, nist %.4f" % (label, len(items), got["nist"]["score"]))
+    for name, want in (("rouge_l", [ref.rouge_l(h, rs) for h, rs in items]),
+                       ("cider", ref.cider(items))):
+        compare_numbers(label, name, got[name], want, items)
+
+
+items = []
+for i in range(400):
+    refs = [plain(rng.randrange(14)) for _ in range(rng.randrange(1, 5))]
+    words_ = rng.choice(refs).split()
+    for _ in range(rng.randrange(3)):
+        words_.insert(rng.randrange(len(words_) + 1), rng.choice(PLAIN))
+    items.append((" ".join(words_) if i % 4 else plain(rng.randrange(9)), refs))
+prose("prose, random", items)
+prose("prose, one item", [("it is good", ["it is good food", "good"])])
+prose("prose, empty", [("", ["it is"]), ("it", ["", "it it"]), ("", [""])])
+short = [(plain(8), [plain(12)]) for _ in range(50)]  # the length counts
+prose("prose, short", short)
+odd = [(disturbed(rng.choice(rs), list("Aa0 9.,-'&;/\u00e9")), rs) for rs in (
+    ["The pub, near it's 3.50.", "\u00a320-25 (cheap)"], ["Caf\u00e9 5-star!", "1,000 a/b"]) * 100]
+check.at_most("NIST", "signs", abs(run(odd, ["nist"])["nist"]["score"] - ref.nist(odd, bleu.tokens)),
+              1e-10)
+
 # ---------------------------------------------------------------- the data sets' own answers
 path = check.data("squad", "dev.json")
 if path:
@@ -135,6 +171,16 @@ if path:
     items = [(disturbed(rng.choice(q["answers"])["text"], WORDS + [" "]),
               [a["text"] for a in q["answers"]]) for q in questions]
     compare("SQuAD, disturbed", items, squad_em=ref.squad_em, squad_f1=ref.squad_f1)
+path = check.data("e2e", "test.csv")
+if path:
+    groups = {}
+    with open(path, encoding="utf-8", newline="") as f:
+        for row in csv.DictReader(f):
+            groups.setdefault(row["mr"], []).append(" ".join(row["ref"].split()))
+    items = [(g[0], g[1:]) for g in groups.values() if len(g) > 1]
+    want = ref.nist(items, bleu.tokens)
+    check.at_most("NIST", "E2E", abs(run(items, ["nist"])["nist"]["score"] - want), 1e-10)
+    print("E2E, one reference against the others: nist %.4f" % want)
 path = check.data("gsm8k", "test.jsonl")
 if path:
     with open(path, encoding="utf-8") as f:

@@ -9,6 +9,7 @@
 // and "columns"; the answer is {NAME: {"score": x, "items": [...]}}. tests/oracle/test_metrics.py
 // asks.
 #include "tasks/metrics/metrics.h"
+#include "tasks/metrics/ptb.h"
 
 #include "core/file.h"
 #include "core/json.h"
@@ -255,6 +256,70 @@ static void test_gsm8k(void **state)
     }
 }
 
+// What Stanford's PTBTokenizer of CoreNLP 3.4.1 (-lowerCase) and coco-caption's list of punctuation
+// make of these lines.
+static void test_ptb(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"", ""},
+        {"Hello, it's a kid-friendly (cheap) pub. \"Yes\" don't.",
+         "hello it 's a kid-friendly -lrb- cheap -rrb- pub yes do n't"},
+        {"Second \xc2\xa3"
+         "20-25 5-star caf\xc3\xa9 line.",
+         "second # 20-25 5-star caf\xc3\xa9 line"},
+        {"driving/racing at 1:00 ... 3.50, 1,000 --", "driving/racing at 1:00 3.50 1,000"},
+        {"St. John's, Holobyte, Inc., that 's why", "st. john 's holobyte inc. that 's why"},
+        {"d'oeuvre o'clock they'll cannot", "d'oeuvre o'clock they 'll can not"},
+        {"rated T. It was rated E.", "rated t it was rated e."},
+        {"Rouge.6 at '09 O.K. Does", "rouge .6 at '09 o.k. does"},
+        {"[a] {b} 5 + 3 & 1/2", "-lsb- a -rsb- -lcb- b -rcb- 5 + 3 & 1/2"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        char *got;
+        assert_int_equal(pb_ptb_tokens(&got, pairs[i][0]), PB_OK);
+        assert_string_equal(got, pairs[i][1]);
+        free(got);
+    }
+}
+
+// Expected numbers: the E2E challenge's scripts (mteval-v13a-sig.pl, four digits; coco-caption's
+// ROUGE-L and CIDEr behind the tokenizer above), run on these inputs.
+static void test_prose(void **state)
+{
+    (void)state;
+    static const char *const hyp[] = {"The Mill is a cheap, family-friendly pub near the river.",
+                                      "It doesn't serve wine (or beer).",
+                                      "Meals cost \xc2\xa3"
+                                      "20-25 in the city centre.",
+                                      ""};
+    static const char *const a[] = {"The Mill is a family-friendly pub by the river; it's cheap.",
+                                    "Near the river there is a cheap pub called The Mill."};
+    static const char *const b[] = {"They don't serve wine.", "No wine is served there!",
+                                    "It doesn't sell beer or wine."};
+    static const char *const c[] = {"In the city centre, meals are \xc2\xa3"
+                                    "20-25."};
+    static const char *const d[] = {"A 5-star caf\xc3\xa9."};
+    static const char *const *const refs[] = {a, b, c, d};
+    static const size_t n_refs[] = {2, 3, 1, 1};
+    static const double rouge[] = {0.7155425219941348, 0.524731182795699, 0.5, 0};
+    static const double cider[] = {3.9476548367190203, 1.7545535886854668, 4.917077175697865, 0};
+    const pb_outputs o = {hyp, refs, n_refs, NULL, 4};
+    double items[4], stats[4 * PB_NIST_STATS], bleu_stats[4 * PB_BLEU_STATS];
+    const pb_measure *m = pb_measure_find("nist");
+    assert_int_equal(pb_measure_items(m, stats, &o), PB_OK);
+    assert_true(fabs(pb_measure_score(m, stats, 4) - 4.5620) <= 0.00005);
+    m = pb_measure_find("bleu");
+    assert_int_equal(pb_measure_items(m, bleu_stats, &o), PB_OK);
+    assert_true(fabs(pb_measure_score(m, bleu_stats, 4) - 0.2761) <= 0.00005);
+    assert_int_equal(pb_rouge_l(items, &o), PB_OK);
+    for (int i = 0; i < 4; i++)
+        near(items[i], rouge[i]);
+    assert_int_equal(pb_cider(items, &o), PB_OK);
+    for (int i = 0; i < 4; i++)
+        near(items[i], cider[i]);
+}
+
 static void test_wikisql(void **state)
 {
     (void)state;
@@ -445,6 +510,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_tokens),  cmocka_unit_test(test_published),
         cmocka_unit_test(test_by_hand), cmocka_unit_test(test_exact),
         cmocka_unit_test(test_squad),   cmocka_unit_test(test_gsm8k),
+        cmocka_unit_test(test_ptb),     cmocka_unit_test(test_prose),
         cmocka_unit_test(test_wikisql), cmocka_unit_test(test_measures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
