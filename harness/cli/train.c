@@ -53,6 +53,7 @@ static const struct argp_option opts[] = {
     {"train-examples", KEY_NTRAIN, "N", 0, "Use at most so many (default: the task's)", 1},
     {"valid-examples", KEY_NVALID, "N", 0, "Likewise", 1},
     {"test-examples", KEY_NTEST, "N", 0, "Likewise", 1},
+    PB_DECODING_OPTIONS,
     PB_WEIGHTS_OPTION,
     {0}};
 
@@ -64,12 +65,18 @@ static void put_size(struct argp_state *state, json_t *obj, const char *key, con
     json_object_set_new(obj, key, json_integer((json_int_t)v));
 }
 
-static void put_real(struct argp_state *state, json_t *obj, const char *key, const char *arg)
+static void put_from(struct argp_state *state, json_t *obj, const char *key, const char *arg,
+                     double least)
 {
     double v;
-    if (pb_parse_real(arg, key, 0, 1e9, &v))
+    if (pb_parse_real(arg, key, least, 1e9, &v))
         pb_usage_error(state);
     json_object_set_new(obj, key, json_real(v));
+}
+
+static void put_real(struct argp_state *state, json_t *obj, const char *key, const char *arg)
+{
+    put_from(state, obj, key, arg, 0);
 }
 
 static json_t *child(json_t *obj, const char *key)
@@ -160,6 +167,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_NTEST:
         put_size(state, child(c, "limit"), "test", arg);
+        break;
+    case PB_KEY_BEAM:
+        put_size(state, c, "beam", arg);
+        break;
+    case PB_KEY_LENGTH_PENALTY:
+        put_from(state, c, "length_penalty", arg, -100);
+        break;
+    case PB_KEY_NO_REPEAT:
+        put_size(state, c, "no_repeat_ngram", arg);
         break;
     case PB_KEY_WEIGHTS:
         json_object_set_new(c, "weights", json_string(arg));

@@ -4,14 +4,13 @@
 #include "serve/evaluate.h"
 
 #include "core/log.h"
-#include "serve/decode.h"
 #include "train/trainer.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 32 };
+enum { REQUESTS = 32 }; // at once; beams have slots of their own
 
 void pb_eval_result_free(pb_eval_result *r)
 {
@@ -225,7 +224,7 @@ done:
 }
 
 static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, const pb_task *task,
-                       const pb_dataset *d, pb_split split, size_t room, const char *label)
+                       const pb_dataset *d, pb_split split, size_t room, const pb_eval_options *how)
 {
     pb_err err = PB_OK;
     size_t n = r->n, max_new, longest = 0, n_ids = 0, cap = 0;
@@ -233,7 +232,7 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
     size_t *first = malloc((n + 1) * sizeof *first);
     pb_request *req = calloc(n, sizeof *req);
     pb_decoder *dec = NULL;
-    bar b = {.on = label != NULL};
+    bar b = {.on = how->label != NULL};
     r->output = calloc(n, sizeof *r->output);
     if (!first || !req || !r->output) {
         err = out_of_memory(n);
@@ -281,9 +280,11 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
                               .out = out + i * max_new};
         longest = len + max_new > longest ? len + max_new : longest;
     }
-    PB_GO(pb_decoder_new(&dec, m, &a, a ? 1 : 0, n < SLOTS ? n : SLOTS, longest));
+    size_t at_once = how->requests ? how->requests : REQUESTS;
+    PB_GO(
+        pb_decoder_new(&dec, m, &a, a ? 1 : 0, n < at_once ? n : at_once, longest, &how->decoding));
     if (b.on)
-        pb_progress_begin(&b.p, label, 0, (int64_t)n);
+        pb_progress_begin(&b.p, how->label, 0, (int64_t)n);
     PB_GO(pb_decode(dec, req, n, show, &b));
     if (b.on)
         pb_progress_end(&b.p, NULL);
@@ -304,12 +305,12 @@ done:
 }
 
 pb_err pb_evaluate(pb_eval_result *out, const pb_model *m, pb_adapter *a, const pb_task *task,
-                   const pb_dataset *d, pb_split split, size_t limit, const char *label)
+                   const pb_dataset *d, pb_split split, const pb_eval_options *how)
 {
     pb_err err = PB_OK;
     size_t n = pb_dataset_count(d, split), room = m->config.context;
     pb_eval_result *r = out;
-    *r = (pb_eval_result){.n = limit && limit < n ? limit : n,
+    *r = (pb_eval_result){.n = how->limit && how->limit < n ? how->limit : n,
                           .headline = pb_measure_find(task->metric)};
     PB_GO(pb_measure_check(task->metric, task->kind));
     if (!r->n)
@@ -325,7 +326,7 @@ pb_err pb_evaluate(pb_eval_result *out, const pb_model *m, pb_adapter *a, const 
     if (task->kind == PB_RANK)
         PB_GO(rank(r, m, a, d, split, room));
     else if (r->headline->family != PB_LIKELIHOOD)
-        PB_GO(generate(r, m, a, task, d, split, room, label));
+        PB_GO(generate(r, m, a, task, d, split, room, how));
     bool found = false;
     for (size_t i = 0; i < r->n_scores; i++) {
         pb_eval_score *s = &r->scores[i];

@@ -1,9 +1,9 @@
 // Evaluation of a model, with or without an adapter, on a split of a task: loss of the references,
-// and likelihood ranking or greedy generation with the task's metrics.
+// and likelihood ranking or generation with the task's metrics.
 #ifndef PB_SERVE_EVALUATE_H
 #define PB_SERVE_EVALUATE_H
 
-#include "model/forward.h"
+#include "serve/decode.h"
 #include "tasks/metrics/metrics.h"
 #include "tasks/task.h"
 
@@ -26,9 +26,15 @@ typedef struct pb_eval_result {
     size_t truncated;   // prompts cut on the left to fit the context
 } pb_eval_result;
 
-// `limit` 0: all examples. `label` names the progress line; NULL: none.
+typedef struct pb_eval_options {
+    pb_decoding decoding;
+    size_t requests;   // that run at once; 0: 32. No result depends on it
+    size_t limit;      // examples; 0: all
+    const char *label; // of the progress line; NULL: none
+} pb_eval_options;
+
 pb_err pb_evaluate(pb_eval_result *out, const pb_model *m, pb_adapter *a, const pb_task *task,
-                   const pb_dataset *d, pb_split split, size_t limit, const char *label);
+                   const pb_dataset *d, pb_split split, const pb_eval_options *how);
 void pb_eval_result_free(pb_eval_result *r);
 
 #endif

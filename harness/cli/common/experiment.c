@@ -61,6 +61,7 @@ typedef struct experiment {
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
     double lr, warmup, floor, weight_decay, clip;
     pb_storage weights;
+    pb_decoding decoding;
     json_t *config; // complete: what the result file records
     const pb_method *method;
     const pb_task *task;
@@ -132,14 +133,37 @@ static pb_err read_adapter(experiment *e)
 
 static pb_err read_config(experiment *e, const json_t *config)
 {
-    static const char *const known[] = {
-        "kind",       "model",      "task",    "method",       "options", "budget",
-        "seed",       "task_seed",  "lr",      "schedule",     "steps",   "batch",
-        "accumulate", "warmup",     "floor",   "weight_decay", "clip",    "limit",
-        "patience",   "eval_every", "weights", "adapter",      NULL};
-    const char *weights = "auto"; // a key of its own only where it is asked for
+    static const char *const known[] = {"kind",
+                                        "model",
+                                        "task",
+                                        "method",
+                                        "options",
+                                        "budget",
+                                        "seed",
+                                        "task_seed",
+                                        "lr",
+                                        "schedule",
+                                        "steps",
+                                        "batch",
+                                        "accumulate",
+                                        "warmup",
+                                        "floor",
+                                        "weight_decay",
+                                        "clip",
+                                        "limit",
+                                        "patience",
+                                        "eval_every",
+                                        "weights",
+                                        "adapter",
+                                        "beam",
+                                        "length_penalty",
+                                        "no_repeat_ngram",
+                                        NULL};
+    const char *weights = "auto"; // a key of its own only where it is asked for; so is decoding
+    int64_t beam = 1, gram = 0;
     const json_t *b;
     PB_TRY(pb_json_only(config, known, "a run's configuration"));
+    e->decoding = PB_GREEDY;
     e->config = pb_experiment_defaults();
     if (!e->config || json_object_update(e->config, (json_t *)config))
         return pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
@@ -163,6 +187,11 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_json_real(c, "weight_decay", &e->weight_decay, 0, 10));
     PB_TRY(pb_json_real(c, "clip", &e->clip, 0, 1e9));
     PB_TRY(pb_json_opt_real(c, "lr", &e->lr, 0, 100));
+    PB_TRY(pb_json_opt_int(c, "beam", &beam, 1, PB_MOST_BEAMS));
+    PB_TRY(pb_json_opt_int(c, "no_repeat_ngram", &gram, 0, 1000));
+    PB_TRY(pb_json_opt_real(c, "length_penalty", &e->decoding.length_penalty, -100, 100));
+    e->decoding.beam = (size_t)beam;
+    e->decoding.no_repeat_ngram = (size_t)gram;
     e->options = json_object_get(c, "options");
     e->limit = json_object_get(c, "limit");
     static const char *const splits[] = {"train", "valid", "test", NULL};
@@ -477,8 +506,8 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
         PB_TRY(pb_adapter_serve(e->served));
     }
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
-    PB_TRY(
-        pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0, args->label ? label : NULL));
+    pb_eval_options how = {.decoding = e->decoding, .label = args->label ? label : NULL};
+    PB_TRY(pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, &how));
     out->metric = r.headline;
     out->score = r.score;
     out->loss = r.loss;
