@@ -15,6 +15,15 @@
 
 typedef enum pb_split { PB_TRAIN, PB_VALID, PB_TEST, PB_N_SPLITS } pb_split;
 
+// The table that a query in SQL is about: in an SQLite file, its columns called col0, col1, ...,
+// text in lower case, as WikiSQL's .db files have it.
+typedef struct pb_sql_table {
+    const char *database;      // path of the file
+    const char *name;          // of the table there
+    const char *const *column; // (n_columns) how questions and queries call col0, col1, ...
+    size_t n_columns;
+} pb_sql_table;
+
 // One example. The model sees `prompt` and is trained on `response`; loss counts on the response
 // (and the end token) only.
 typedef struct pb_example {
@@ -27,6 +36,7 @@ typedef struct pb_example {
     // Generation: all accepted references (the response among them).
     const char *const *references;
     size_t n_references;
+    const pb_sql_table *table; // text to SQL, where the table is at hand: its answers count too
 } pb_example;
 
 typedef struct pb_dataset pb_dataset; // owns the examples and their strings
@@ -46,7 +56,8 @@ typedef struct pb_task {
     const char *licence;
     const char *version; // raised whenever the text that the model sees changes
     pb_task_kind kind;
-    const char *metric;        // the headline metric: "accuracy", "exact_match" or "bleu"
+    const char *metric;        // the headline metric, a name of tasks/metrics/measures.c; those of
+                               // its family are computed beside it
     bool needs_data;           // reads args->data
     size_t max_new;            // generation: most bytes of a response, with room to spare
     size_t sizes[PB_N_SPLITS]; // default number of examples; 0 = all there are

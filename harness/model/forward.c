@@ -379,6 +379,24 @@ void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real
     memcpy(v, rows, n * W * sizeof *v);
 }
 
+void pb_step_copy_slot(pb_step *s, size_t to, size_t from, size_t first, size_t n)
+{
+    const pb_kv *kv = &s->kv;
+    size_t D = kv->head_dim, T = kv->capacity, W = kv->kv_heads * D;
+    size_t panel = first / PB_NR * PB_NR, end = (n + PB_NR - 1) / PB_NR * PB_NR; // of whole panels
+    for (size_t l = 0; l < kv->layers; l++) {
+        size_t a = to * kv->layers + l, b = from * kv->layers + l;
+        for (size_t g = 0; g < kv->kv_heads; g++)
+            memcpy(kv->k + ((a * kv->kv_heads + g) * T + panel) * D,
+                   kv->k + ((b * kv->kv_heads + g) * T + panel) * D,
+                   (end - panel) * D * sizeof(real));
+        memcpy(kv->v + (a * T + first) * W, kv->v + (b * T + first) * W,
+               (n - first) * W * sizeof(real));
+        if (!first)
+            memcpy(kv->saved + a * kv->state, kv->saved + b * kv->state, kv->state * sizeof(real));
+    }
+}
+
 // ---------------------------------------------------------------- set-up
 
 static pb_err make_groups(pb_step *st)

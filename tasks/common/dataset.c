@@ -5,6 +5,7 @@
 #include "tasks/task.h"
 
 #include "core/hash.h"
+#include "tasks/metrics/metrics.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +59,15 @@ static const char *const *copy_list(pb_dataset *d, const char *const *list, size
     const char **p = n ? take(d, n * sizeof *p, sizeof *p) : NULL;
     for (size_t i = 0; p && i < n; i++)
         p[i] = copy(d, list[i]);
+    return p;
+}
+
+static const pb_sql_table *copy_table(pb_dataset *d, const pb_sql_table *t)
+{
+    pb_sql_table *p = t ? take(d, sizeof *p, _Alignof(pb_sql_table)) : NULL;
+    if (p)
+        *p = (pb_sql_table){copy(d, t->database), copy(d, t->name),
+                            copy_list(d, t->column, t->n_columns), t->n_columns};
     return p;
 }
 
@@ -126,6 +136,7 @@ pb_err pb_dataset_add(pb_dataset *d, pb_split split, const pb_example *e)
         c.response = copy(d, e->response);
         c.candidates = copy_list(d, e->candidates, e->n_candidates);
         c.references = copy_list(d, e->references, e->n_references);
+        c.table = copy_table(d, e->table);
         if (!d->exhausted)
             d->examples[split][d->count[split]++] = c;
     }
@@ -337,6 +348,8 @@ pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args
     }
     pb_dataset *d = NULL;
     pb_err err = pb_dataset_new(&d);
+    if (!err)
+        err = pb_measure_check(task->metric, task->kind);
     if (!err)
         err = task->load(d, task, args);
     if (!err)
