@@ -29,22 +29,21 @@ static pb_err out_of_memory(size_t n)
     return pb_fail(PB_MEMORY, NULL, "no memory to evaluate %zu examples", n);
 }
 
-// Loss of the references: example i is sequence i, unless it did not fit.
+// Loss of the references: example i is sequence i.
 static pb_err references(pb_eval_result *r, const pb_model *m, pb_adapter *a, const pb_dataset *d,
                          pb_split split, size_t room)
 {
     pb_err err = PB_OK;
     pb_seqs s = {0};
     double *nll = NULL, sum = 0;
-    size_t *tokens = NULL, *hits = NULL, *owner = malloc(r->n * sizeof *owner), all = 0, right = 0;
-    if (!owner)
-        return out_of_memory(r->n);
+    size_t *tokens = NULL, *hits = NULL, all = 0, right = 0;
     for (size_t i = 0; i < r->n; i++) {
         const pb_example *e = pb_dataset_at(d, split, i);
-        PB_GO(pb_seqs_add(&s, m->tokenizer, e->prompt, e->response, room));
-        if (s.n && s.n + s.dropped == i + 1)
-            owner[s.n - 1] = i;
-        r->item_loss[i] = 0;
+        err = pb_seqs_add_cut(&s, m->tokenizer, e->prompt, &e->response, 1, room);
+        if (err) {
+            err = pb_context(err, "example %zu", i);
+            goto done;
+        }
     }
     nll = malloc((s.n + 1) * sizeof *nll);
     tokens = malloc((s.n + 1) * sizeof *tokens);
@@ -56,12 +55,12 @@ static pb_err references(pb_eval_result *r, const pb_model *m, pb_adapter *a, co
     if (s.n)
         PB_GO(pb_score(m, a, &s, nll, tokens, hits));
     for (size_t i = 0; i < s.n; i++) {
-        r->item_loss[owner[i]] = nll[i] / (double)tokens[i];
+        r->item_loss[i] = nll[i] / (double)tokens[i];
         sum += nll[i];
         all += tokens[i];
         right += hits[i];
     }
-    r->truncated = s.dropped;
+    r->truncated = s.cut;
     r->loss = all ? sum / (double)all : 0;
     r->token_accuracy = all ? (double)right / (double)all : 0;
 done:
@@ -69,7 +68,6 @@ done:
     free(nll);
     free(tokens);
     free(hits);
-    free(owner);
     return err;
 }
 
@@ -84,14 +82,13 @@ static pb_err rank(pb_eval_result *r, const pb_model *m, pb_adapter *a, const pb
     size_t *label = malloc(r->n * sizeof *label);
     for (size_t i = 0; i < r->n; i++) {
         const pb_example *e = pb_dataset_at(d, split, i);
-        for (size_t c = 0; c < e->n_candidates; c++)
-            PB_GO(pb_seqs_add(&s, m->tokenizer, e->prompt, e->candidates[c], room));
-        if (s.dropped) {
-            err = pb_fail(PB_INPUT, "use a backbone with a longer context",
-                          "example %zu does not fit into %zu tokens", i, room);
+        err = pb_seqs_add_cut(&s, m->tokenizer, e->prompt, e->candidates, e->n_candidates, room);
+        if (err) {
+            err = pb_context(err, "example %zu", i);
             goto done;
         }
     }
+    r->truncated = s.cut; // by the longest candidate, not by the right one
     nll = malloc(s.n * sizeof *nll);
     tokens = malloc(s.n * sizeof *tokens);
     if (!nll || !tokens || !chosen || !label) {
@@ -167,7 +164,7 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
                        const pb_dataset *d, pb_split split, size_t room, const char *label)
 {
     pb_err err = PB_OK;
-    size_t n = r->n, max_new, longest = 0, n_ids = 0, cap = 0;
+    size_t n = r->n, max_new, longest = 0, n_ids = 0, cap = 0, cut = 0;
     int32_t *ids = NULL, *out = NULL;
     size_t *first = malloc((n + 1) * sizeof *first);
     pb_request *req = calloc(n, sizeof *req);
@@ -216,6 +213,8 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
         if (len + max_new > room) { // keep the end of the prompt, which holds the question
             from += len + max_new - room;
             len = room - max_new;
+            ids[from] = pb_tokenizer_bos(m->tokenizer);
+            cut++;
         }
         req[i] = (pb_request){.prompt = ids + from,
                               .n_prompt = len,
@@ -224,6 +223,7 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
                               .out = out + i * max_new};
         longest = len + max_new > longest ? len + max_new : longest;
     }
+    r->truncated = cut; // by the room that a response may need, not by the reference's own
     PB_GO(pb_decoder_new(&dec, m, &a, a ? 1 : 0, n < SLOTS ? n : SLOTS, longest));
     if (b.on)
         pb_progress_begin(&b.p, label, 0, (int64_t)n);
