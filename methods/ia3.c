@@ -113,10 +113,16 @@ static pb_mat *site(pb_ctx *c, const void *options_, pb_site s, pb_mat *x, pb_ma
     return pb_scale(c, y, l, 0, true, false);
 }
 
+static pb_err mergeable(const void *options_, const pb_config *config)
+{
+    (void)config;
+    if (!((const struct ia3 *)options_)->rank)
+        return PB_OK;
+    return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised ia3 cannot be merged");
+}
+
 static pb_err merge(const pb_params *p, const pb_merge_args *m)
 {
-    if (((const struct ia3 *)p->options)->rank)
-        return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised IA3 cannot be merged");
     const real *l = pb_values(p, m->layer, L_OF + (int)m->linear, NULL, NULL);
     for (size_t i = 0; l && i < m->out; i++) {
         for (size_t k = 0; k < m->in; k++)
@@ -194,6 +200,7 @@ PB_METHOD(ia3) = {
     .site = site,
     .merge = merge,
     .merge_input = merge_input,
+    .mergeable = mergeable,
     .fold = fold,
     .fold_values = fold_values,
 };

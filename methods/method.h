@@ -64,6 +64,7 @@ typedef enum pb_linear_id {
 const char *pb_linear_path(pb_linear_id l); // "self_attn.q_proj", ...
 size_t pb_linear_in(const pb_config *c, pb_linear_id l);
 size_t pb_linear_out(const pb_config *c, pb_linear_id l);
+bool pb_linear_has_bias(const pb_config *c, pb_linear_id l);
 // The linear whose output (or input) a site is, or PB_N_LINEARS.
 pb_linear_id pb_site_linear(pb_site s);
 pb_linear_id pb_site_input(pb_site s);
@@ -126,10 +127,11 @@ typedef struct pb_peft_key {
 typedef struct pb_init_args {
     const pb_config *config;
     uint64_t seed;
-    // Keys (rotated) and values of a text run through the backbone: (L, n_text, KVH*D); NULL when
-    // the method did not ask by `text_len`.
+    // A text's rows of the embedding table (n_text,C), and its keys (rotated) and values when it is
+    // run through the backbone, (L, n_text, KVH*D) each; NULL when the method did not ask by
+    // `text_len`.
     size_t n_text;
-    const real *text_k, *text_v;
+    const real *text_x, *text_k, *text_v;
 } pb_init_args;
 
 // A linear's weight during `merge`, row-major.
@@ -173,7 +175,7 @@ typedef struct pb_method {
     pb_err (*prepare)(void *options, const pb_config *config);
     // Adds every parameter matrix. Required unless `backbone`.
     pb_err (*layout)(pb_layout *l, const void *options, const pb_config *config);
-    // Length of the text whose keys and values `init` wants. Optional.
+    // Length of the text from which `init` starts. Optional.
     size_t (*text_len)(const void *options);
     // Fills in what the layout's initialisers cannot. Optional.
     pb_err (*init)(const pb_params *p, const pb_init_args *args);
@@ -185,15 +187,28 @@ typedef struct pb_method {
     void (*prompt)(pb_ctx *c, const void *options, pb_mat *state, pb_mat *before, pb_mat *after);
     // Edits y: returns it, or what stands in its place. Optional.
     pb_mat *(*site)(pb_ctx *c, const void *options, pb_site site, pb_mat *x, pb_mat *y);
-    // Positions taken by a prefix, and its keys (as used, after rotation) and values for the
-    // current layer: (n, KVH*D) each. Optional, both or none.
+    // Positions in front of every sequence, and what stands there. Optional; `prefix_len` and one
+    // of these:
     size_t (*prefix_len)(const void *options);
+    // - keys (as used, after rotation) and values for the current layer, (n, KVH*D) each, made of
+    //   the tenant's parameters alone;
     void (*prefix)(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v);
+    // - or virtual tokens: rows (n,C) that take the place of rows of the embedding table (scaled as
+    //   those are, see pb_config.embed_scaled) and go through all layers. They come first and
+    //   attention is causal, so their keys and values too depend on the tenant's parameters alone:
+    //   they are computed once, by pb_adapter_serve, and served as a prefix. A training step runs
+    //   the rows as one segment of its own, whose keys and values its sequences see.
+    pb_mat *(*virtual_tokens)(pb_ctx *c, const void *options);
+    // - or keys and values made from the prompt, a row for each sequence with those of its n
+    //   positions one after the other: (S, n*KVH*D) each, out of what `prompt` left in `pb_state`.
+    void (*prompt_prefix)(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v);
 
     // Does to a linear's weight, where that is exact, what the method does to its output; and what
     // it does to its input. Optional; `merge_input` is for methods that edit inputs.
     pb_err (*merge)(const pb_params *p, const pb_merge_args *args);
     pb_err (*merge_input)(const pb_params *p, const pb_merge_args *args);
+    // Refuses, by name, what is not exact with these options on this backbone. Optional.
+    pb_err (*mergeable)(const void *options, const pb_config *config);
     // Turns a training-time form into the form that is saved and served: `to` are the options of
     // the folded form (copied from p's, to be edited), and `fold_values` fills in its parameters.
     // Optional.

@@ -6,6 +6,10 @@
 // the rows can be re-parameterised by an MLP per layer over an embedding (n,E) that all layers
 // share, tanh(e W1 + b1) W2 + b2, which is folded away when saved and served.
 //
+// P-tuning v2 (Liu et al. 2022, arXiv 2110.07602) is this method with init=random and mlp=0: rows
+// of every layer, trained directly. An experiment gives it a row of its own by a label: "ptuning2":
+// {"method": "prefix", "options": {"init": "random"}}.
+//
 // Source: Li & Liang 2021, arXiv 2101.00190; grouped-query shapes as in Hugging Face PEFT: one
 // matrix `prompt_embeddings` (n, L*2*KVH*D), slots 2l = K and 2l+1 = V of layer l.
 #include "methods/method.h"
@@ -181,8 +185,8 @@ static const pb_peft_key keys[] = {{"num_virtual_tokens", .option = "length", .r
 
 PB_METHOD(prefix) = {
     .name = "prefix",
-    .doc = "trained keys and values in front of the sequence",
-    .citation = "Li & Liang 2021, arXiv 2101.00190",
+    .doc = "trained keys and values in front of the sequence; P-tuning v2 with init=random",
+    .citation = "Li & Liang 2021, arXiv 2101.00190; Liu et al. 2022, arXiv 2110.07602",
     .formula = "attention over [K_p; K], [V_p; V];  K_p, V_p (n, KVH D) in every layer",
     .bibtex = PB_ARXIV("li2021prefix",
                        "Prefix-Tuning: Optimizing Continuous Prompts for Generation",

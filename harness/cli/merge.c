@@ -46,8 +46,8 @@ static const struct argp argp = {
     parse,
     "MODEL ADAPTER OUT",
     "Folds an adapter into the weights of its model and writes the result as a Hugging Face "
-    "folder, for methods where that is exact: LoRA and IA3. Every weight is merged in f32 and "
-    "rounded once, to the type that is written.\v"
+    "folder, for methods where that is exact: LoRA, IA3, and BitFit where the linears have biases. "
+    "Every weight is merged in f32 and rounded once, to the type that is written.\v"
     "Example:\n"
     "  pedrobench merge models/mine adapters/mine models/merged --dtype bf16",
     NULL,
@@ -129,9 +129,7 @@ static pb_err run(int argc, char **argv)
     PB_GO(pb_adapter_load(&ad, a.adapter, &s.config, NULL));
     PB_GO(pb_adapter_folded(&folded, ad));
     m.a = folded;
-    if (!folded->method->merge)
-        PB_GO(pb_fail(PB_UNSUPPORTED, "serve it with --adapter",
-                      "method %s cannot be merged into a model's weights", folded->method->name));
+    PB_GO(pb_adapter_mergeable(folded));
     m.parts = calloc(s.config.layers * PB_N_LINEARS * 2, sizeof *m.parts);
     if (!m.parts)
         PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for a list of weights"));

@@ -237,7 +237,7 @@ static pb_err at_model(const pb_method *m, void *opt, const struct args *a)
     settings(m, opt);
     PB_GO(pb_adapter_new(&ad, m, opt, &model->config, false));
     PB_GO(pb_adapter_folded(&served, ad));
-    PB_GO(pb_adapter_serve(served));
+    PB_GO(pb_adapter_serve(served, model));
     PB_GO(pb_step_sites(model, served, acts));
     sites(acts);
     if (served->prefix_len)

@@ -30,7 +30,7 @@ enum {
 static const struct argp_option opts[] = {
     {"model", 'm', "PATH", 0, "Model folder or file (default: " PB_EMBEDDED ")", 0},
     {"task", 't', "NAME", 0, "Task (`pedrobench tasks` lists them)", 0},
-    {"method", 'x', "NAME", 0, "Method: pedro, lora, ia3, prefix, none, full", 0},
+    {"method", 'x', "NAME", 0, "Method (`pedrobench methods` lists them)", 0},
     {"adapter", 'a', "DIR", 0, "Train this adapter further, instead of a new one of --method", 0},
     {"set", 's', "KEY=VALUE", 0, "Option of the method (may be repeated)", 0},
     {"budget", 'b', "N", 0, "Trainable parameters: a count, or a share such as 0.5%", 0},

@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "model/compose.h"
 #include "model/peft.h"
+#include "train/budget.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,11 +30,11 @@ static void free_json(void *j)
     json_decref(j);
 }
 
-static pb_err folded(conf *c, const pb_adapter *a, pb_adapter **out)
+static pb_err folded(conf *c, const pb_adapter *a, const pb_model *m, pb_adapter **out)
 {
     PB_TRY(pb_adapter_folded(out, a));
     (void)conf_keep(c, *out, free_adapter);
-    return pb_adapter_serve(*out);
+    return pb_adapter_serve(*out, m);
 }
 
 pb_err check_merge(conf *c, const pb_subject *s, size_t t)
@@ -43,7 +44,7 @@ pb_err check_merge(conf *c, const pb_subject *s, size_t t)
     pb_model *m = NULL;
     char path[400];
     PB_TRY(conf_scattered(c, s, t, false, &a));
-    PB_TRY(folded(c, a, &f));
+    PB_TRY(folded(c, a, c->backbone[t], &f));
     PB_TRY(pb_path(path, sizeof path, "%s/model%zu", c->folder, t));
     if (!s->m->merge) {
         pb_err err = pb_model_open(&m, path, &(pb_model_args){.merge = f});
@@ -91,14 +92,14 @@ pb_err check_fold(conf *c, const pb_subject *s, size_t t)
     real *y, *z;
     PB_TRY(conf_scattered(c, s, t, false, &a));
     PB_TRY(conf_tokens(c, LONG, V, 10, &tokens));
-    PB_TRY(folded(c, a, &f));
+    PB_TRY(folded(c, a, m, &f));
     PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
     PB_TRY(conf_alone(c, m, f, tokens, LONG, SHORT, &z));
     PB_TRY(conf_near("folded", hint, z, y, LONG * V));
     conf_scatter(&a->params, 77);
     pb_adapter_refresh(f, a);
-    PB_TRY(pb_adapter_serve(a));
-    PB_TRY(pb_adapter_serve(f));
+    PB_TRY(pb_adapter_serve(a, m));
+    PB_TRY(pb_adapter_serve(f, m));
     PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
     PB_TRY(conf_alone(c, m, f, tokens, LONG, SHORT, &z));
     return conf_near("folded again", hint, z, y, LONG * V);
@@ -182,7 +183,7 @@ pb_err check_files(conf *c, const pb_subject *s, size_t t)
     PB_TRY(pb_adapter_save(a, path));
     PB_TRY(pb_adapter_load(&b, path, &m->config, NULL));
     (void)conf_keep(c, b, free_adapter);
-    PB_TRY(pb_adapter_serve(b));
+    PB_TRY(pb_adapter_serve(b, c->backbone[t]));
     PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
     PB_TRY(conf_alone(c, m, b, tokens, LONG, SHORT, &z));
     PB_TRY(conf_same("saved and loaded, it computes something else",
@@ -221,5 +222,19 @@ pb_err check_knob(conf *c, const pb_subject *s, size_t t)
                          s->m->knob, k, a->layout.trainable, k - 1, before);
         before = a->layout.trainable;
     }
+    if (s->m->parts) // whose knobs turn together
+        return PB_OK;
+    // The budget of a large setting gives that setting, though larger ones may not fit a context.
+    void *o;
+    size_t count, reached;
+    const pb_config *g = &c->backbone[t]->config;
+    PB_TRY(conf_options(c, s, &o));
+    if (pb_options_set(s->m, o, s->m->knob, "500") || pb_budget_count(s->m, o, g, &count))
+        SKIP(c, "%s=500 is too large", s->m->knob);
+    PB_TRY(pb_budget_solve(s->m, o, g, count, &reached));
+    if (pb_options_knob(s->m, o) != 500 || reached != count)
+        return WRONG("counts must grow with the knob",
+                     "the budget of %s=500 is matched by %ld, with %zu parameters instead of %zu",
+                     s->m->knob, pb_options_knob(s->m, o), reached, count);
     return PB_OK;
 }

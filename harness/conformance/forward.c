@@ -202,7 +202,7 @@ static pb_err tenant(conf *c, mixed *x, const pb_subject *s, size_t t)
     PB_TRY(pb_adapter_new(&own, s->m, a->options, &a->config, false));
     x->tenant[x->n++] = own;
     memcpy(own->params.v, a->params.v, a->layout.size * sizeof *own->params.v);
-    return pb_adapter_serve(own);
+    return pb_adapter_serve(own, c->backbone[t]);
 }
 
 static pb_err mixed_run(conf *c, mixed *x, size_t t, size_t o)
@@ -402,7 +402,8 @@ pb_err check_causality(conf *c, const pb_subject *s, size_t t)
     return PB_OK;
 }
 
-// A prefix made of a text's keys and values is that text in front.
+// A prefix made of a text's keys and values is that text in front, and so are virtual tokens made
+// of its embeddings.
 pb_err check_text(conf *c, const pb_subject *s, size_t t)
 {
     const pb_model *m = c->backbone[t];

@@ -175,22 +175,15 @@ pb_err conf_fresh(conf *c, const pb_subject *s, size_t t, bool trainable, pb_ada
     pb_model *m = c->backbone[t];
     PB_TRY(new_adapter(c, s, t, trainable, out));
     pb_adapter *a = *out;
-    size_t n = s->m->text_len ? s->m->text_len(a->options) : 0, kv = pb_kv_width(&m->config);
-    size_t L = m->config.layers;
-    real *k = conf_alloc(c, 2 * L * n * kv, sizeof *k), *v = k + L * n * kv;
+    size_t n = s->m->text_len ? s->m->text_len(a->options) : 0;
+    size_t kv = m->config.layers * n * pb_kv_width(&m->config);
+    real *k = conf_alloc(c, 2 * kv + n * m->config.width, sizeof *k), *v = k + kv, *x = v + kv;
     if (n) {
-        pb_step *st;
         int32_t *tokens;
         PB_TRY(conf_tokens(c, n, m->config.vocab, TEXT, &tokens));
-        PB_TRY(conf_step(c, m, NULL, 0,
-                         &(pb_step_limits){.rows = n, .segments = 1, .slots = 1, .positions = n},
-                         &st));
-        pb_segment seg = {.n_rows = n, .n_prompt = n, .tenant = -1, .slot = 0};
-        pb_forward(st, &(pb_batch){n, 1, tokens, &seg}, false, 0, 0);
-        for (size_t l = 0; l < L; l++)
-            pb_step_read_kv(st, 0, l, n, k + l * n * kv, v + l * n * kv);
+        PB_TRY(pb_text_kv(m, tokens, n, x, k, v));
     }
-    PB_TRY(pb_adapter_init(a, 7, n, n ? k : NULL, n ? v : NULL));
+    PB_TRY(pb_adapter_init(a, 7, n, n ? x : NULL, n ? k : NULL, n ? v : NULL));
     for (size_t i = 0; i < a->layout.n; i++) {
         const pb_spec *p = &a->layout.spec[i];
         for (size_t j = 0; j < p->rows * p->cols; j++)
@@ -199,7 +192,7 @@ pb_err conf_fresh(conf *c, const pb_subject *s, size_t t, bool trainable, pb_ada
                              "layer %d %s starts with the value %g", p->layer, p->name,
                              (double)a->params.v[p->offset + j]);
     }
-    return pb_adapter_serve(a);
+    return pb_adapter_serve(a, m);
 }
 
 void conf_scatter(const pb_params *p, uint64_t seed)
@@ -223,7 +216,7 @@ pb_err conf_scattered(conf *c, const pb_subject *s, size_t t, bool trainable, pb
 {
     PB_TRY(conf_fresh(c, s, t, trainable, out));
     conf_scatter(&(*out)->params, hash(hash(0xcbf29ce484222325, s->m->name), s->options));
-    return pb_adapter_serve(*out);
+    return pb_adapter_serve(*out, c->backbone[t]);
 }
 
 pb_err conf_trained(conf *c, const pb_subject *s, size_t t, bool random, trained *x)

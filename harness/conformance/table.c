@@ -75,9 +75,21 @@ static pb_err check_hooks(const pb_method *m)
         return WRONG("`state` says how many floats `prompt` fills in, and pb_state returns",
                      "`%s` is there, but `%s` is missing", m->state ? "state" : "prompt",
                      m->state ? "prompt" : "state");
-    if (!both_or_none(m->prefix_len, m->prefix))
-        return WRONG(NULL, "`%s` is there, but `%s` is missing",
-                     m->prefix ? "prefix" : "prefix_len", m->prefix ? "prefix_len" : "prefix");
+    int ways = (m->prefix != NULL) + (m->virtual_tokens != NULL) + (m->prompt_prefix != NULL);
+    if (!both_or_none(m->prefix_len, ways > 0))
+        return WRONG("`prefix_len` goes with one of `prefix`, `virtual_tokens`, `prompt_prefix`",
+                     "`%s` is there, but `%s` is missing",
+                     !ways               ? "prefix_len"
+                     : m->prefix         ? "prefix"
+                     : m->virtual_tokens ? "virtual_tokens"
+                                         : "prompt_prefix",
+                     ways ? "prefix_len" : "prefix");
+    if (ways > 1)
+        return WRONG("one of them makes what is in front of a sequence",
+                     "there are %d of `prefix`, `virtual_tokens` and `prompt_prefix`", ways);
+    if (m->prompt_prefix && !m->state)
+        return WRONG("it makes keys and values of what `prompt` left there",
+                     "`prompt_prefix` is there, but `state` is missing");
     if (!both_or_none(m->fold, m->fold_values))
         return WRONG(NULL, "`%s` is there, but `%s` is missing", m->fold ? "fold" : "fold_values",
                      m->fold ? "fold_values" : "fold");

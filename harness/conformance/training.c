@@ -129,7 +129,7 @@ static pb_err mean_loss(conf *c, const trained *x, const pb_seqs *data, double *
     if (x->a) {
         PB_TRY(pb_adapter_folded(&f, x->a));
         (void)conf_keep(c, f, free_adapter);
-        PB_TRY(pb_adapter_serve(f));
+        PB_TRY(pb_adapter_serve(f, x->m));
     }
     return pb_mean_loss(x->m, f, data, loss);
 }

@@ -3,6 +3,7 @@
 
 #include "core/file.h"
 #include "model/compose.h"
+#include "model/forward.h"
 #include "model/peft.h"
 #include "tensor/layers.h"
 
@@ -41,6 +42,11 @@ size_t pb_linear_out(const pb_config *c, pb_linear_id l)
     default:
         return c->width;
     }
+}
+
+bool pb_linear_has_bias(const pb_config *c, pb_linear_id l)
+{
+    return l < PB_LIN_O ? c->qkv_bias : l == PB_LIN_O ? c->o_bias : c->mlp_bias;
 }
 
 pb_linear_id pb_site_linear(pb_site s)
@@ -89,6 +95,11 @@ pb_linear_id pb_site_input(pb_site s)
 
 // ---------------------------------------------------------------- values
 
+static size_t padded_len(const pb_adapter *a)
+{
+    return (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
+}
+
 pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
                       const pb_config *config, bool trainable)
 {
@@ -112,6 +123,8 @@ pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
     PB_GO(pb_layout_finish(&a->layout, config->layers));
     a->prefix_len = m->prefix_len ? m->prefix_len(a->options) : 0;
     a->state = m->state ? m->state(a->options, config) : 0;
+    if (m->prompt_prefix)
+        a->state += padded_len(a) * pb_kv_width(config);
     size_t n = a->layout.size ? a->layout.size : 16;
     if (n > SIZE_MAX / 64 ||
         posix_memalign((void **)&a->block, 64, n * (trainable ? 2 : 1) * sizeof(real))) {
@@ -142,11 +155,11 @@ void pb_adapter_free(pb_adapter *a)
     free(a);
 }
 
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_k,
-                       const real *text_v)
+pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_x,
+                       const real *text_k, const real *text_v)
 {
     pb_params_init(&a->params, seed);
-    pb_init_args args = {&a->config, seed, n_text, text_k, text_v};
+    pb_init_args args = {&a->config, seed, n_text, text_x, text_k, text_v};
     return a->method->init ? a->method->init(&a->params, &args) : PB_OK;
 }
 
@@ -176,13 +189,38 @@ void pb_adapter_refresh(pb_adapter *f, const pb_adapter *a)
         memcpy(f->params.v, a->params.v, a->layout.size * sizeof(real));
 }
 
-pb_err pb_adapter_serve(pb_adapter *a)
+// Puts a layer's keys and values, (n, KVH*D) each, where steps look for them.
+static void pack_prefix(pb_adapter *a, size_t l, const pb_mat *k, const pb_mat *v)
 {
-    if (!a->prefix_len)
-        return PB_OK;
+    size_t n = a->prefix_len, kv = pb_kv_width(&a->config);
+    real *panels = a->prefix_block + l * (padded_len(a) + n) * kv;
+    real *rows = panels + padded_len(a) * kv;
+    pb_pack_keys(panels, k, a->config.kv_heads, a->config.head_dim);
+    for (size_t i = 0; i < n; i++)
+        memcpy(rows + i * kv, v->v + i * v->ld, kv * sizeof(real));
+    a->prefix_kv[2 * l] = (pb_mat){.rows = n, .cols = kv, .ld = kv};
+    a->prefix_kv[2 * l + 1] = (pb_mat){.v = rows, .rows = n, .cols = kv, .ld = kv};
+    a->prefix[l] = (pb_prefix){n, panels, &a->prefix_kv[2 * l], &a->prefix_kv[2 * l + 1], false};
+}
+
+static pb_err serve_virtual(pb_adapter *a, const pb_model *m)
+{
+    size_t n = a->prefix_len, kv = pb_kv_width(&a->config), L = a->config.layers;
+    real *k = malloc(2 * L * n * kv * sizeof *k), *v = k + L * n * kv;
+    if (!k)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu virtual tokens", n);
+    pb_err err = pb_virtual_kv(m, a, k, v);
+    for (size_t l = 0; l < L && !err; l++)
+        pack_prefix(a, l, &(pb_mat){.v = k + l * n * kv, .rows = n, .cols = kv, .ld = kv},
+                    &(pb_mat){.v = v + l * n * kv, .rows = n, .cols = kv, .ld = kv});
+    free(k);
+    return err;
+}
+
+static pb_err serve_prefix(pb_adapter *a)
+{
     pb_err err = PB_OK;
-    size_t L = a->config.layers, kv = pb_kv_width(&a->config);
-    size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
+    size_t kv = pb_kv_width(&a->config);
     pb_arena arena = {0}, heads = {0};
     PB_GO(pb_arena_init(&heads, "prefix headers", (size_t)1 << 20));
     pb_ctx c = {.heads = &heads, .arena = &arena, .k = pb_kernels_get(), .threads = 1};
@@ -194,17 +232,7 @@ pb_err pb_adapter_serve(pb_adapter *a)
         size_t need = arena.peak;
         PB_GO(pb_arena_init(&arena, "prefix", dry ? 0 : need + 64));
         c.dry = dry;
-        if (!dry && !a->prefix) {
-            a->prefix = calloc(L, sizeof *a->prefix);
-            a->prefix_kv = calloc(2 * L, sizeof *a->prefix_kv);
-            if (!a->prefix || !a->prefix_kv ||
-                posix_memalign((void **)&a->prefix_block, 64,
-                               L * (padded + a->prefix_len) * kv * sizeof(real))) {
-                err = pb_fail(PB_MEMORY, NULL, "no memory for a prefix of %zu", a->prefix_len);
-                goto done;
-            }
-        }
-        for (size_t l = 0; l < L; l++) {
+        for (size_t l = 0; l < a->config.layers; l++) {
             pb_mat *k, *v;
             size_t mark = pb_mark(&arena);
             c.layer = l;
@@ -219,18 +247,8 @@ pb_err pb_adapter_serve(pb_adapter *a)
             if (*c.wrong)
                 PB_GO(pb_fail(PB_INTERNAL, "compare `layout` with what the hook does", "%s",
                               c.wrong));
-            if (!dry) {
-                real *panels = a->prefix_block + l * (padded + a->prefix_len) * kv;
-                real *rows = panels + padded * kv;
-                pb_pack_keys(panels, k, a->config.kv_heads, a->config.head_dim);
-                for (size_t i = 0; i < a->prefix_len; i++)
-                    memcpy(rows + i * kv, v->v + i * v->ld, kv * sizeof(real));
-                a->prefix_kv[2 * l] = (pb_mat){.rows = a->prefix_len, .cols = kv, .ld = kv};
-                a->prefix_kv[2 * l + 1] =
-                    (pb_mat){.v = rows, .rows = a->prefix_len, .cols = kv, .ld = kv};
-                a->prefix[l] = (pb_prefix){a->prefix_len, panels, &a->prefix_kv[2 * l],
-                                           &a->prefix_kv[2 * l + 1]};
-            }
+            if (!dry)
+                pack_prefix(a, l, k, v);
             pb_release(&arena, mark);
         }
     }
@@ -240,22 +258,43 @@ done:
     return err;
 }
 
+pb_err pb_adapter_serve(pb_adapter *a, const pb_model *m)
+{
+    size_t L = a->config.layers, size = L * (padded_len(a) + a->prefix_len);
+    if (!a->prefix_len || a->method->prompt_prefix)
+        return PB_OK;
+    if (!a->prefix) {
+        a->prefix = calloc(L, sizeof *a->prefix);
+        a->prefix_kv = calloc(2 * L, sizeof *a->prefix_kv);
+        if (!a->prefix || !a->prefix_kv ||
+            posix_memalign((void **)&a->prefix_block, 64,
+                           size * pb_kv_width(&a->config) * sizeof(real)))
+            return pb_fail(PB_MEMORY, NULL, "no memory for a prefix of %zu", a->prefix_len);
+    }
+    return a->method->virtual_tokens ? serve_virtual(a, m) : serve_prefix(a);
+}
+
+pb_err pb_adapter_mergeable(const pb_adapter *a)
+{
+    if (!a->method->merge)
+        return pb_fail(PB_UNSUPPORTED, "serve it with --adapter",
+                       "method %s cannot be merged into a model's weights", a->method->name);
+    return a->method->mergeable ? a->method->mergeable(a->options, &a->config) : PB_OK;
+}
+
 pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args)
 {
     const pb_method *m = a->method;
-    if (!m->merge)
-        return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
-                       "method %s cannot be merged into the backbone exactly", m->name);
+    PB_TRY(pb_adapter_mergeable(a));
     PB_TRY(m->merge(&a->params, args));
     return m->merge_input ? m->merge_input(&a->params, args) : PB_OK;
 }
 
 size_t pb_adapter_resident(const pb_adapter *a)
 {
-    size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
-    size_t packed = a->prefix_len ? a->config.layers * (padded + a->prefix_len) *
-                                        pb_kv_width(&a->config) * sizeof(real)
-                                  : 0;
+    size_t packed = a->method->prompt_prefix ? 0
+                                             : a->config.layers * (padded_len(a) + a->prefix_len) *
+                                                   pb_kv_width(&a->config) * sizeof(real);
     return sizeof *a + a->method->options_size + a->layout.size * sizeof(real) + packed +
            a->layout.n * sizeof *a->layout.spec;
 }

@@ -8,6 +8,8 @@
 #include "model/config.h"
 #include "model/tensors.h"
 
+typedef struct pb_model pb_model;
+
 typedef struct pb_adapter {
     const pb_method *method;
     void *options;
@@ -19,7 +21,7 @@ typedef struct pb_adapter {
     real *block;       // values, then gradients
     bool folded;       // from the form that is trained
     size_t prefix_len; // positions in front of its sequences
-    size_t state;      // floats of per-sequence state per layer
+    size_t state;      // floats kept per sequence and layer: state, and keys made from it in panels
     pb_prefix *prefix; // (L): packed keys and values, when it is ready to be served
     pb_mat *prefix_kv; // (2 L): what `prefix` refers to
     real *prefix_block;
@@ -43,17 +45,21 @@ pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
                       const pb_config *config, bool trainable);
 void pb_adapter_free(pb_adapter *a);
 
-// Initial values; text_k, text_v as in pb_init_args.
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_k,
-                       const real *text_v);
+// Initial values; the text as in pb_init_args.
+pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_x,
+                       const real *text_k, const real *text_v);
 
 // The form that is saved and served: a new adapter, or a plain copy when nothing is to fold.
 pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a);
 // Copies the values of `a` again (after more training) into what pb_adapter_folded made.
 void pb_adapter_refresh(pb_adapter *folded, const pb_adapter *a);
-// Packs the prefix, so that a step need not compute it; no-op for other methods. Call again after
-// values changed.
-pb_err pb_adapter_serve(pb_adapter *a);
+// Makes it ready for steps of the backbone m: packs the prefix, or runs the virtual tokens and
+// packs their keys and values, so that no step need compute them; no-op for other methods. Call
+// again after values changed.
+pb_err pb_adapter_serve(pb_adapter *a, const pb_model *m);
+
+// Whether it can be merged into a backbone of its configuration; if not, says why.
+pb_err pb_adapter_mergeable(const pb_adapter *a);
 
 // Merges it into one linear, or says that its method cannot.
 pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args);

@@ -148,7 +148,7 @@ static pb_err init(const pb_params *all, const pb_init_args *args)
             continue;
         if (!m->text_len || !m->text_len(own(all->options, i))) {
             a.n_text = 0;
-            a.text_k = a.text_v = NULL;
+            a.text_x = a.text_k = a.text_v = NULL;
         }
         pb_err err = view(&one, &l, all, i);
         if (!err)
@@ -229,12 +229,53 @@ static void prefix(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v)
 {
     const parts *p = parts_of(options);
     for (size_t i = 0; i < p->n; i++) {
-        if (!p->m[i]->prefix_len || !p->m[i]->prefix_len(own(options, i)))
+        if (!p->m[i]->prefix || !p->m[i]->prefix_len(own(options, i)))
             continue;
         enter(c, p, i);
         p->m[i]->prefix(c, own(options, i), k, v);
     }
     leave(c, p);
+}
+
+static pb_mat *virtual_tokens(pb_ctx *c, const void *options)
+{
+    const parts *p = parts_of(options);
+    pb_mat *rows = NULL;
+    for (size_t i = 0; i < p->n && !rows; i++) {
+        if (!p->m[i]->virtual_tokens)
+            continue;
+        enter(c, p, i);
+        rows = p->m[i]->virtual_tokens(c, own(options, i));
+    }
+    leave(c, p);
+    return rows;
+}
+
+static void prompt_prefix(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v)
+{
+    const parts *p = parts_of(options);
+    pb_mat *all = c->state;
+    for (size_t i = 0; i < p->n; i++) {
+        if (!p->m[i]->prompt_prefix)
+            continue;
+        enter(c, p, i);
+        c->state = state_of(c, options, i, all);
+        p->m[i]->prompt_prefix(c, own(options, i), k, v);
+    }
+    c->state = all;
+    leave(c, p);
+}
+
+static pb_err mergeable(const void *options, const pb_config *config)
+{
+    const parts *p = parts_of(options);
+    for (size_t i = 0; i < p->n; i++)
+        if (p->m[i]->mergeable) {
+            pb_err err = p->m[i]->mergeable(own(options, i), config);
+            if (err)
+                return pb_context(err, "%s", p->method.name);
+        }
+    return PB_OK;
 }
 
 static pb_err merge_by(const pb_params *all, const pb_merge_args *args, bool input)
@@ -350,7 +391,7 @@ static pb_err make_options(parts *p, const char *name)
 static pb_err make_table(parts *p, const char *name)
 {
     pb_method *t = &p->method;
-    bool any_site = false, merges = true, has[8] = {false};
+    bool any_site = false, merges = true, has[10] = {false};
     *t = (pb_method){.name = text(name, "", ""),
                      .doc = text("", "", p->m[0]->doc),
                      .citation = text("", "", p->m[0]->citation),
@@ -379,6 +420,9 @@ static pb_err make_table(parts *p, const char *name)
         has[3] |= m->bilevel != NULL;
         has[4] |= m->text_len != NULL;
         has[5] |= m->init != NULL;
+        has[6] |= m->prefix != NULL;
+        has[7] |= m->virtual_tokens != NULL;
+        has[8] |= m->prompt_prefix != NULL;
         if (t->lr == 0) {
             t->lr = m->lr;
             t->lr_grid = m->lr_grid;
@@ -390,7 +434,9 @@ static pb_err make_table(parts *p, const char *name)
     t->state = has[0] ? state : NULL;
     t->prompt = has[0] ? prompt : NULL;
     t->prefix_len = has[1] ? prefix_len : NULL;
-    t->prefix = has[1] ? prefix : NULL;
+    t->prefix = has[6] ? prefix : NULL;
+    t->virtual_tokens = has[7] ? virtual_tokens : NULL;
+    t->prompt_prefix = has[8] ? prompt_prefix : NULL;
     t->fold = has[2] ? fold : NULL;
     t->fold_values = has[2] ? fold_values : NULL;
     t->bilevel = has[3] ? bilevel : NULL;
@@ -398,6 +444,7 @@ static pb_err make_table(parts *p, const char *name)
     t->init = has[5] ? init : NULL;
     t->merge = merges ? merge : NULL;
     t->merge_input = merges ? merge_input : NULL;
+    t->mergeable = merges ? mergeable : NULL;
     return make_options(p, name);
 }
 

@@ -28,7 +28,7 @@ struct pb_step {
     pb_step_limits limits;
     pb_arena arena, heads, memory; // memory: the KV cache
     pb_kv kv;
-    real *nll;
+    const int32_t *tokens; // of the batch, and a place for each virtual one
     bool acts[PB_N_SITES]; // in a dry step: where hooks do something
 };
 
@@ -67,7 +67,7 @@ static void arrange(pb_step *st)
     for (size_t s = 0; s < S; s++) {
         const pb_adapter *a = c->seg[s].tenant >= 0 ? st->tenant[c->seg[s].tenant] : NULL;
         params[s] = a ? &a->params : NULL;
-        shift[s] = a ? a->prefix_len : 0;
+        shift[s] = a && !c->seg[s].front ? a->prefix_len : 0;
         every[s] = (uint32_t)s;
     }
     c->seg_params = params;
@@ -107,7 +107,7 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
         if (!gr->all.n || !gr->method->prompt)
             continue;
         size_t n = gr->method->state(gr->options, &st->m->config);
-        gr->state = pb_new(c, c->n_seg, n, PB_SEGMENTS, false);
+        gr->state = pb_new(c, c->n_seg, n, PB_SEGMENTS, true); // hooks may take parts of it
         if (!c->dry) {
             for (size_t i = 0; i < gr->all.n; i++) {
                 size_t s = gr->all.seg[i];
@@ -190,8 +190,86 @@ static void linears(pb_step *st, pb_mat **y, pb_mat **in, pb_mat *x, pb_site fir
         y[at[i]] = out[i];
 }
 
-// Prefixes of the current layer, per segment: packed ones, or while training the method's own.
-static void prefixes(pb_step *st)
+// Rows row0.. of a matrix, sharing its memory.
+static pb_mat *some_rows(pb_ctx *c, const pb_mat *m, size_t row0, size_t n, pb_rows_of of)
+{
+    pb_mat *part = PB_NEW(c->heads, pb_mat, 1);
+    *part = *m;
+    part->v += row0 * m->ld;
+    if (part->d)
+        part->d += row0 * m->ld;
+    part->rows = n;
+    part->of = of;
+    return part;
+}
+
+// Keys and values of a prefix while training: the method's own, or those of its virtual tokens,
+// which are the last segment.
+static void fresh_prefix(pb_ctx *c, const pb_adapter *a, const pb_mat *k, const pb_mat *v,
+                         pb_mat **pk, pb_mat **pv)
+{
+    if (a->method->virtual_tokens) {
+        const pb_segment *last = &c->seg[c->n_seg - 1];
+        *pk = some_rows(c, k, last->row0, last->n_rows, PB_TENANT);
+        *pv = some_rows(c, v, last->row0, last->n_rows, PB_TENANT);
+        return;
+    }
+    c->tenant = &a->params;
+    c->component = PB_ADAPTER;
+    c->method = a->method->name;
+    c->hook = "prefix";
+    a->method->prefix(c, a->options, pk, pv);
+    c->component = PB_BACKBONE;
+    c->tenant = NULL;
+}
+
+// Prefixes that a group's method makes from the prompts, one for each segment. Where the sequence
+// has a slot, its keys in panels are kept behind its state.
+static void prompt_prefixes(pb_step *st, const group *gr, const pb_prefix **list)
+{
+    pb_ctx *c = &st->c;
+    const pb_config *g = &st->m->config;
+    size_t n = gr->method->prefix_len(gr->options), kv = pb_kv_width(g), size;
+    size_t state = gr->method->state(gr->options, g);
+    pb_mat *k, *v;
+    c->component = PB_ADAPTER;
+    c->sel = &gr->all;
+    c->state = gr->state;
+    c->method = gr->method->name;
+    c->hook = "prompt_prefix";
+    gr->method->prompt_prefix(c, gr->options, &k, &v);
+    if (k->rows != c->n_seg || v->rows != c->n_seg || k->cols != n * kv || v->cols != n * kv)
+        pb_wrong(c, "k and v are not (segments,%zu) both, as `prefix_len` and the backbone want",
+                 n * kv);
+    c->sel = c->all;
+    c->component = PB_BACKBONE;
+    size = (n + PB_NR - 1) / PB_NR * PB_NR * kv;
+    for (size_t i = 0; i < gr->all.n; i++) {
+        size_t s = gr->all.seg[i];
+        const pb_segment *seg = &c->seg[s];
+        pb_mat *own = PB_NEW(c->heads, pb_mat, 2);
+        pb_prefix *p = PB_NEW(c->heads, pb_prefix, 1);
+        real *panels = NULL;
+        own[0] = *some_rows(c, k, s, 1, PB_SEGMENTS);
+        own[1] = *some_rows(c, v, s, 1, PB_SEGMENTS);
+        for (int m = 0; m < 2; m++) { // one row of n*KVH*D is n of KVH*D
+            own[m].rows = n;
+            own[m].cols = own[m].ld = kv;
+        }
+        if (seg->slot < 0)
+            panels = PB_NEW(c->arena, real, size);
+        else if (!c->dry)
+            panels = saved_state(c->kv, seg->slot, c->layer) + state;
+        if (!c->dry && (seg->slot < 0 || starts(seg)))
+            pb_pack_keys(panels, &own[0], g->kv_heads, g->head_dim);
+        *p = (pb_prefix){n, panels, &own[0], &own[1], true};
+        list[s] = p;
+    }
+}
+
+// Prefixes of the current layer, per segment: packed ones, or while training fresh ones. k and v
+// are the layer's.
+static void prefixes(pb_step *st, const pb_mat *k, const pb_mat *v)
 {
     pb_ctx *c = &st->c;
     bool any = false;
@@ -202,32 +280,29 @@ static void prefixes(pb_step *st)
         return;
     const pb_prefix **list = PB_NEW(c->heads, const pb_prefix *, c->n_seg);
     c->seg_prefix = list;
+    for (size_t s = 0; s < c->n_seg; s++)
+        list[s] = NULL;
+    for (size_t g = 0; g < st->n_groups; g++)
+        if (st->groups[g].all.n && st->groups[g].method->prompt_prefix)
+            prompt_prefixes(st, &st->groups[g], list);
     pb_prefix *fresh = NULL; // of the one tenant that is being trained
     for (size_t s = 0; s < c->n_seg; s++) {
-        list[s] = NULL;
-        if (!c->seg_shift[s])
+        if (!c->seg_shift[s] || list[s])
             continue;
         const pb_adapter *a = st->tenant[c->seg[s].tenant];
-        if (!c->record) {
+        if (!c->record && a->prefix) {
             list[s] = &a->prefix[c->layer];
             continue;
         }
         if (!fresh) {
-            pb_mat *k, *v;
+            pb_mat *pk, *pv;
             size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
-            c->tenant = &a->params;
-            c->component = PB_ADAPTER;
-            c->method = a->method->name;
-            c->hook = "prefix";
-            a->method->prefix(c, a->options, &k, &v);
-            c->component = PB_BACKBONE;
-            c->tenant = NULL;
-            real *panels = PB_NEW(c->arena, real, padded * k->cols);
+            fresh_prefix(c, a, k, v, &pk, &pv);
+            real *panels = PB_NEW(c->arena, real, padded * pk->cols);
             if (!c->dry)
-                pb_pack_keys(panels, k, c->kv ? c->kv->kv_heads : st->m->config.kv_heads,
-                             st->m->config.head_dim);
+                pb_pack_keys(panels, pk, st->m->config.kv_heads, st->m->config.head_dim);
             fresh = PB_NEW(c->heads, pb_prefix, 1);
-            *fresh = (pb_prefix){a->prefix_len, panels, k, v};
+            *fresh = (pb_prefix){a->prefix_len, panels, pk, pv, false};
         }
         list[s] = fresh;
     }
@@ -239,7 +314,37 @@ static pb_mat *norm(pb_ctx *c, const pb_config *g, pb_mat *x, pb_vector w, size_
     return pb_rms_norm(c, x, w, n, g->norm_offset ? 1 : 0, g->norm_eps);
 }
 
-static pb_mat *run(pb_step *st, const int32_t *tokens)
+// Embeddings of the batch's tokens, and the tenant's virtual ones.
+static pb_mat *embed(pb_step *st, const int32_t *tokens)
+{
+    pb_ctx *c = &st->c;
+    const pb_config *g = &st->m->config;
+    // Published implementations of Gemma round this root to the type they compute in (45.25 instead
+    // of 45.2548 for a width of 2048 in bfloat16). Here computation is in float, and so is the
+    // root. They scale whatever is embedded, so the virtual tokens of Hugging Face's PEFT too.
+    double scale = g->embed_scaled ? sqrt((double)g->width) : 1;
+    pb_mat *x = pb_embed(c, &st->m->embed, scale, tokens);
+    const pb_segment *last = c->n_seg ? &c->seg[c->n_seg - 1] : NULL;
+    if (last && last->front) {
+        const pb_adapter *a = st->tenant[last->tenant];
+        c->tenant = &a->params;
+        c->component = PB_ADAPTER;
+        c->method = a->method->name;
+        c->hook = "virtual_tokens";
+        pb_mat *rows = a->method->virtual_tokens(c, a->options);
+        if (rows->rows != last->n_rows || rows->cols != g->width)
+            pb_wrong(c, "it returns (%zu,%zu), not (%zu,%zu)", rows->rows, rows->cols, last->n_rows,
+                     g->width);
+        else
+            pb_put_rows(c, x, last->row0, rows, scale);
+        c->component = PB_BACKBONE;
+        c->tenant = NULL;
+    }
+    return x;
+}
+
+// The normalised hidden states of the batch's own rows.
+static pb_mat *run(pb_step *st, const pb_batch *b)
 {
     pb_ctx *c = &st->c;
     const pb_model *m = st->m;
@@ -252,10 +357,7 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
     arrange(st);
     c->layer = 0;
     real *table = pb_rope_table(c, D, m->inv_freq);
-    // Published implementations of Gemma round this root to the type they compute in (45.25 instead
-    // of 45.2548 for a width of 2048 in bfloat16). Here computation is in float, and so is the
-    // root.
-    pb_mat *x = pb_embed(c, &m->embed, g->embed_scaled ? sqrt((double)g->width) : 1, tokens);
+    pb_mat *x = embed(st, st->tokens);
     // Without a backward pass, a layer's memory is used again by the next one.
     pb_mat *kept = c->record ? NULL : pb_new(c, c->n_rows, g->width, PB_TOKENS, false);
     size_t mark = pb_mark(c->arena);
@@ -278,7 +380,7 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
         pb_rope(c, k, KVH, D, table);
         q = at_site(st, PB_SITE_Q_ROT, n, q);
         k = at_site(st, PB_SITE_K_ROT, n, k);
-        prefixes(st);
+        prefixes(st, k, v);
         how.window = pb_config_window(g, l);
         pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
         linears(st, y, in, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
@@ -306,7 +408,38 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
             pb_release(c->arena, mark);
         }
     }
-    return norm(c, g, x, m->norm, g->width);
+    x = norm(c, g, x, m->norm, g->width);
+    return b->n_rows < c->n_rows ? some_rows(c, x, 0, b->n_rows, PB_TOKENS) : x;
+}
+
+// Adds the virtual tokens of the one tenant to the batch, as its last segment: their keys and
+// values are computed once, whatever the number of sequences that see them, and gradients from all
+// of these meet there.
+static void add_front(pb_step *st, const pb_batch *b, size_t n)
+{
+    pb_ctx *c = &st->c;
+    pb_segment *seg = PB_NEW(c->heads, pb_segment, b->n_seg + 1);
+    int32_t *tokens = PB_NEW(c->heads, int32_t, b->n_rows + n);
+    if (b->n_seg)
+        memcpy(seg, b->seg, b->n_seg * sizeof *seg);
+    memset(tokens, 0, (b->n_rows + n) * sizeof *tokens);
+    if (b->n_rows && b->tokens)
+        memcpy(tokens, b->tokens, b->n_rows * sizeof *tokens);
+    seg[b->n_seg] = (pb_segment){
+        .row0 = b->n_rows, .n_rows = n, .slot = st->limits.slots ? 0 : -1, .front = true};
+    c->seg = seg;
+    c->n_seg++;
+    c->n_rows += n;
+    st->tokens = tokens;
+}
+
+// Virtual tokens that the step itself runs.
+static size_t front_rows(const pb_step *st)
+{
+    bool runs = st->limits.train || st->limits.front;
+    return runs && st->n_tenants && st->tenant[0]->method->virtual_tokens
+               ? st->tenant[0]->prefix_len
+               : 0;
 }
 
 static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
@@ -326,12 +459,15 @@ static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, 
     c->seg = b->seg;
     c->n_seg = b->n_seg;
     c->n_rows = b->n_rows;
+    st->tokens = b->tokens;
+    if (front_rows(st))
+        add_front(st, b, front_rows(st));
 }
 
 pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
 {
     begin(s, b, training, seed, step);
-    return run(s, b->tokens);
+    return run(s, b);
 }
 
 void pb_step_loss(pb_step *s, pb_mat *h, const int32_t *target, const real *weight, real *nll,
@@ -419,7 +555,8 @@ static pb_err make_groups(pb_step *st)
         if (a->method->backbone)
             return pb_fail(PB_UNSUPPORTED, "open the saved model instead",
                            "method %s has no adapter and cannot be a tenant", a->method->name);
-        if (a->prefix_len && !a->prefix && !st->limits.train)
+        if (a->prefix_len && !a->prefix && !a->method->prompt_prefix && !st->limits.train &&
+            !st->limits.front)
             return pb_fail(PB_INTERNAL, "call pb_adapter_serve first",
                            "tenant %zu (%s) is not ready to be served", t, a->method->name);
     }
@@ -456,7 +593,7 @@ static void dry_step(pb_step *st, const pb_batch *b)
     st->c.dry = true;
     st->c.arena = &st->arena;
     begin(st, b, true, 0, 0);
-    pb_mat *h = run(st, b->tokens);
+    pb_mat *h = run(st, b);
     if (st->limits.loss || st->limits.train)
         pb_lm_loss(&st->c, h, &st->m->head, st->m->config.final_cap, NULL, NULL, NULL, NULL);
     else
@@ -514,9 +651,10 @@ static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants,
             return pb_context(PB_INPUT, "tenant %zu (%s)", t, tenants[t]->method->name);
     PB_TRY(make_groups(st));
     // Headers and index lists are small; the address space is reserved, pages come when touched.
-    PB_TRY(pb_arena_init(&st->heads, "step headers",
-                         ((size_t)1 << 20) + m->config.layers * (n + 8) * 4096 +
-                             (limits->rows + (limits->segments + n) * (n + 8)) * 512));
+    PB_TRY(pb_arena_init(
+        &st->heads, "step headers",
+        ((size_t)1 << 20) + m->config.layers * ((n + 8) * 4096 + limits->segments * 512) +
+            (limits->rows + front_rows(st) + (limits->segments + n) * (n + 8)) * 512));
     return cache(st);
 }
 
@@ -583,6 +721,39 @@ pb_err pb_step_sites(const pb_model *m, pb_adapter *a, bool acts[PB_N_SITES])
     }
     pb_step_free(st);
     return err;
+}
+
+// Runs one segment, of tokens or of an adapter's virtual tokens, and reads its keys and values.
+static pb_err read_back(const pb_model *m, pb_adapter *a, const int32_t *tokens, size_t n, real *k,
+                        real *v)
+{
+    size_t kv = pb_kv_width(&m->config);
+    pb_step *st;
+    pb_step_limits limits = {
+        .rows = n, .segments = 1, .slots = 1, .positions = n, .front = a != NULL};
+    pb_segment seg = {.n_rows = n, .n_prompt = n, .tenant = -1, .slot = 0};
+    PB_TRY(pb_step_new(&st, m, &a, a ? 1 : 0, &limits));
+    pb_forward(st, a ? &(pb_batch){0} : &(pb_batch){n, 1, tokens, &seg}, false, 0, 0);
+    for (size_t l = 0; l < m->config.layers; l++)
+        pb_step_read_kv(st, 0, l, n, k + l * n * kv, v + l * n * kv);
+    pb_step_free(st);
+    return PB_OK;
+}
+
+pb_err pb_text_kv(const pb_model *m, const int32_t *tokens, size_t n, real *x, real *k, real *v)
+{
+    size_t C = m->config.width;
+    for (size_t i = 0; i < n; i++)
+        if (m->embed.v)
+            memcpy(x + i * C, m->embed.v + (size_t)tokens[i] * C, C * sizeof *x);
+        else
+            pb_unpack(x + i * C, &m->embed, (size_t)tokens[i], 1);
+    return read_back(m, NULL, tokens, n, k, v);
+}
+
+pb_err pb_virtual_kv(const pb_model *m, pb_adapter *a, real *k, real *v)
+{
+    return read_back(m, a, NULL, a->prefix_len, k, v);
 }
 
 void pb_step_free(pb_step *st)

@@ -19,6 +19,7 @@ typedef struct pb_step_limits {
     bool train;              // record the tape and run backward
     bool loss;               // loss will be computed
     size_t slots, positions; // KV cache; 0 slots: none. positions include no prefix
+    bool front;              // run the virtual tokens of the one tenant, as training does
 } pb_step_limits;
 
 typedef struct pb_step pb_step;
@@ -51,6 +52,11 @@ void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real
 // Copies positions first..n-1 of a slot's keys and values to another slot, in front of which both
 // hold the same; with first = 0 also the per-sequence state.
 void pb_step_copy_slot(pb_step *s, size_t to, size_t from, size_t first, size_t n);
+// Keys (rotated) and values, (L, n, KVH*D) each, of n tokens run through the bare backbone, and
+// their rows x (n,C) of the embedding table: what an adapter may start from.
+pb_err pb_text_kv(const pb_model *m, const int32_t *tokens, size_t n, real *x, real *k, real *v);
+// The same keys and values of an adapter's virtual tokens.
+pb_err pb_virtual_kv(const pb_model *m, pb_adapter *a, real *k, real *v);
 
 // Counts one batch without running it, for a given shape: what would be done.
 pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n, const pb_batch *b,

@@ -23,11 +23,6 @@ enum {
     W_BIAS = W_LINEAR + PB_N_LINEARS
 };
 
-static bool has_bias(const pb_config *c, int linear)
-{
-    return linear <= PB_LIN_V ? c->qkv_bias : linear == PB_LIN_O ? c->o_bias : c->mlp_bias;
-}
-
 // Values of a layer's norm; 0 when it has none.
 static size_t norm_size(const pb_config *c, int id)
 {
@@ -75,7 +70,7 @@ pb_err pb_model_layout(pb_layout *l, const pb_config *c)
             snprintf(name, sizeof name, "%s.weight", pb_linear_path(id));
             pb_layout_add(l, i, W_LINEAR + t, name, pb_linear_out(c, id), pb_linear_in(c, id),
                           PB_INIT_NORMAL, output ? 0.02 / sqrt(2.0 * (double)c->layers) : 0.02, 0);
-            if (has_bias(c, t)) {
+            if (pb_linear_has_bias(c, (pb_linear_id)t)) {
                 snprintf(name, sizeof name, "%s.bias", pb_linear_path(id));
                 pb_layout_add(l, i, W_BIAS + t, name, 1, pb_linear_out(c, id), PB_INIT_ZERO, 0,
                               PB_NO_DECAY);
@@ -359,7 +354,7 @@ static pb_err fill_matrix(builder *b, size_t i, const origin *from)
     origin made = *from;
     bool merged = b->args->merge && is_linear(s);
     real *rows = w->v ? w->v : merged || !b->t ? b->rows : NULL;
-    if (is_linear(s) && has_bias(&m->config, s->id - W_LINEAR)) {
+    if (is_linear(s) && pb_linear_has_bias(&m->config, (pb_linear_id)(s->id - W_LINEAR))) {
         char name[160];
         sb = pb_layout_find(&m->layout, (size_t)s->layer, s->id - W_LINEAR + W_BIAS);
         PB_TRY(pb_weight_name(name, sb));

@@ -100,18 +100,18 @@ pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb
     seed += (uint64_t)tenant << 40; // other tenants and other runs' seeds never meet
     PB_GO(pb_adapter_new(&a, m->method, m->options, config, false));
     size_t n = m->method->text_len ? m->method->text_len(a->options) : 0;
-    size_t size = n * config->layers * pb_kv_width(config);
+    size_t kv = n * config->layers * pb_kv_width(config), size = n * config->width + 2 * kv;
     if (n) {
-        text = malloc(2 * size * sizeof *text);
+        text = malloc(size * sizeof *text);
         if (!text) {
-            err = pb_fail(PB_MEMORY, NULL, "no memory for keys and values of %zu tokens", n);
+            err = pb_fail(PB_MEMORY, NULL, "no memory for a text of %zu tokens", n);
             goto done;
         }
         pb_rng r = pb_rng_make(seed, PB_STREAM_SAMPLE, 1);
-        for (size_t i = 0; i < 2 * size; i++)
+        for (size_t i = 0; i < size; i++)
             text[i] = (real)(pb_rng_uniform(&r) - 0.5);
     }
-    PB_GO(pb_adapter_init(a, seed, n, text, n ? text + size : NULL));
+    PB_GO(pb_adapter_init(a, seed, n, n ? text + 2 * kv : NULL, text, n ? text + kv : NULL));
     // Initial values may leave the backbone untouched; a trained adapter does not.
     for (size_t i = 0; i < a->layout.n; i++) {
         const pb_spec *s = &a->layout.spec[i];
@@ -120,7 +120,6 @@ pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb
             a->params.v[s->offset + k] += (real)(0.06 * (pb_rng_uniform(&r) - 0.5));
     }
     PB_GO(pb_adapter_folded(out, a));
-    PB_GO(pb_adapter_serve(*out));
 done:
     free(text);
     pb_adapter_free(a);
@@ -610,6 +609,7 @@ static pb_err make_adapters(lab *l)
                 pb_latency_adapter(&l->adapter[l->n_adapters], &made, l->config, p->seed, i);
             free(defaults);
             PB_TRY(err);
+            PB_TRY(pb_adapter_serve(l->adapter[l->n_adapters], p->base));
             size_t n = l->adapter[l->n_adapters++]->prefix_len;
             longest = n > longest ? n : longest;
         }

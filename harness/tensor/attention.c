@@ -27,8 +27,8 @@ struct attention {
     real *panels;         // keys of segments without a slot
     const size_t *panel0; // (S) where each segment's panels begin
     const pb_prefix *const *prefix;
-    real *lse;               // (R,H)
-    real *vpanels, *vprefix; // backward only: values in panels, laid out as the keys'
+    real *lse;                // (R,H)
+    real *vpanels, **vprefix; // backward only: values in panels, laid out as the keys'; (S)
 };
 
 // The keys and values that one segment and one group of heads sees.
@@ -246,7 +246,7 @@ static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, 
     size_t D = o->D, G = o->H / o->KVH, first[BQ], valid[BQ], last[BQ];
     struct source src = source_of(c, o, s, g);
     real delta[BQ], *vown = o->vpanels + (src.kp - o->panels);
-    const real *vpre = p ? o->vprefix + g * blocks_of(p->n) * PB_NR * D : NULL;
+    const real *vpre = p ? o->vprefix[s] + g * blocks_of(p->n) * PB_NR * D : NULL;
     memset(vown, 0, blocks_of(seg->n_rows) * PB_NR * D * sizeof(real));
     pack_rows(vown, src.v, src.ldv, 0, seg->n_rows, D);
     for (size_t h = g * G; h < (g + 1) * G; h++)
@@ -314,17 +314,29 @@ static void attention_back(pb_ctx *c, pb_node *self)
     count(c, o, 2.5);
     c->component = PB_BACKBONE;
     size_t S = c->n_seg, KD = o->KVH * o->D;
-    // A recorded step has one tenant, so its segments share one prefix.
-    const pb_prefix *p = o->prefix ? o->prefix[0] : NULL;
     o->vpanels = PB_NEW(c->arena, real, (c->n_rows + PB_NR * S) * KD);
-    if (p)
-        o->vprefix = PB_NEW(c->arena, real, blocks_of(p->n) * PB_NR * KD);
+    o->vprefix = PB_NEW(c->heads, real *, S);
+    const pb_prefix *before = NULL; // the last one seen
+    bool shared = false;            // segments add to the same prefix gradients
+    for (size_t s = 0, at = 0; s < S; s++) {
+        const pb_prefix *p = o->prefix ? o->prefix[s] : NULL;
+        o->vprefix[s] = NULL;
+        if (!p)
+            continue;
+        if (p == before) {
+            o->vprefix[s] = o->vprefix[at];
+            continue;
+        }
+        shared |= !p->own && (p->k->d || p->v->d);
+        o->vprefix[s] = PB_NEW(c->arena, real, blocks_of(p->n) * PB_NR * KD);
+        if (!c->dry)
+            pb_pack_keys(o->vprefix[s], p->v, o->KVH, o->D);
+        before = p;
+        at = s;
+    }
     if (c->dry)
         return;
-    if (p)
-        pb_pack_keys(o->vprefix, p->v, o->KVH, o->D);
-    bool shared = p && p->k->d; // segments add to the same prefix gradients
-    if (shared) {               // then only heads run side by side, and segments follow in order
+    if (shared) { // then only heads run side by side, and segments follow in order
         PB_FOR(c, o->q->rows * o->H * o->D * 64)
         for (size_t g = 0; g < o->KVH; g++)
             for (size_t s = 0; s < S; s++)

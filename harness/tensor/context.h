@@ -20,6 +20,7 @@ typedef struct pb_segment {
     size_t n_prompt;     // how many of its rows belong to the prompt
     int tenant;          // index into the step's tenants, or -1 for the bare backbone
     int slot;            // KV slot, or -1: keys and values are the segment's own rows only
+    bool front;          // rows are the tenant's virtual tokens; steps add such segments themselves
 } pb_segment;
 
 // What the rows of a matrix stand for.
@@ -49,11 +50,12 @@ typedef struct pb_selection {
 
 enum { PB_RUN = 64 };
 
-// Keys and values in front of position 0 of a tenant's sequences.
+// Keys and values in front of position 0 of a tenant's sequences, or of one sequence.
 typedef struct pb_prefix {
     size_t n;             // positions
     const real *k_panels; // [KVH][ceil(n/NR)][D][NR]
     const pb_mat *k, *v;  // (n, KVH*D)
+    bool own;             // of one sequence: no other adds to its gradients
 } pb_prefix;
 
 // Keys and values of all slots.
@@ -62,7 +64,7 @@ typedef struct pb_kv {
     size_t layers, kv_heads, head_dim, state;
     real *k;     // [slot][layer][KVH][capacity/NR][D][NR]
     real *v;     // [slot][layer][capacity][KVH*D]
-    real *saved; // [slot][layer][state]: per-sequence state of methods
+    real *saved; // [slot][layer][state]: per-sequence state of methods, and its keys in panels
 } pb_kv;
 
 typedef enum pb_component {

@@ -45,6 +45,9 @@ typedef struct pb_vector { // a trained or frozen vector of the backbone
 // x(R,C): rows of the embedding table (V,C) times a scale, from its v, or else from its panels.
 pb_mat *pb_embed(pb_ctx *c, const pb_weight *table, double scale, const int32_t *tokens);
 
+// Rows row0.. of x(R,C) become scale * m(n,C).
+void pb_put_rows(pb_ctx *c, pb_mat *x, size_t row0, pb_mat *m, double scale);
+
 // y[i](R,out_i) = x(R,in) W_i^T (+ bias), i < n <= 3, in one parallel region.
 void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n);
 
@@ -59,8 +62,7 @@ void pb_rope(pb_ctx *c, pb_mat *x, size_t heads, size_t D, const real *table);
 
 // How scores are made: s = scale q.k, then cap tanh(s / cap) unless cap is 0 (Gemma 2), then the
 // mask: with a window, the query at position i sees the positions j with i - j < window (Mistral);
-// 0 means all up to i. Positions of a prefix are seen always: they stand for a tenant's parameters,
-// not for text that is far away.
+// 0 means all up to i. A prefix of P holds the positions 0 .. P-1, for a window too.
 typedef struct pb_scores {
     double scale, cap;
     size_t window;

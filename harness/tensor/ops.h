@@ -5,6 +5,9 @@
 // tenant's matrix, whatever its rank: one call, one parallel region, any number of tenants. A
 // tenant that lacks the matrix (a LoRA that does not target this linear) is left alone.
 //
+// What adds to y changes it in place: whoever needs y as it was (an adapter that reads its own
+// site) reads a pb_copy of it.
+//
 // Shapes: R rows (tokens) of the batch, S its segments, C any width. Results whose tenants differ
 // in width are as wide as the widest; each segment uses its own part.
 #ifndef PB_TENSOR_OPS_H
@@ -27,8 +30,10 @@ void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
 pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only);
 // y(R,n) * the tenant's vector l(1,n)
 pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l);
-// y(R,n) += the tenant's vector b(1,n)
+// y(R,n) += scale * the tenant's vector b(1,n), with the scale of b's spec
 void pb_shift(pb_ctx *c, pb_mat *y, int b);
+// y(R,n) += l, where row s of l(S,n) belongs to segment s
+void pb_add_each(pb_ctx *c, pb_mat *y, pb_mat *l);
 
 typedef enum pb_pooler { PB_POOL_LAST, PB_POOL_MEAN, PB_POOL_MAX, PB_POOL_ATTENTION } pb_pooler;
 // One row per segment from the rows of its prompt: p(S,C) from h(R,C). Attention weighs row i by
@@ -40,6 +45,8 @@ typedef enum pb_act { PB_RELU, PB_GELU, PB_ACT_SILU, PB_TANH, PB_IDENTITY } pb_a
 pb_mat *pb_activate(pb_ctx *c, pb_mat *t, pb_act kind);
 // R(x) = sum_j a_j x^j / (1 + |sum_{i>=1} b_i x^i|) with the tenant's a(1,m+1), b(1,n).
 pb_mat *pb_rational(pb_ctx *c, pb_mat *t, int a, int b);
+// Coefficients a(7), b(5) with which it is about GELU: where trained ones start. Outside a step.
+void pb_rational_gelu(real *a, real *b);
 
 // A copy, for edits that others who read x must not see.
 pb_mat *pb_copy(pb_ctx *c, pb_mat *x);

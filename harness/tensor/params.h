@@ -38,7 +38,7 @@ typedef struct pb_spec {
     double gain;
     unsigned flags;
     double lr_scale; // learning rate relative to the run's
-    double scale;    // factor of what pb_low_rank and pb_up add, when this is their B
+    double scale;    // factor of what pb_low_rank, pb_up and pb_shift add, when this is their B
     size_t offset;   // of its first value in the block
 } pb_spec;
 

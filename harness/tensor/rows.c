@@ -49,6 +49,42 @@ pb_mat *pb_embed(pb_ctx *c, const pb_weight *table, double scale, const int32_t 
     return x;
 }
 
+struct put {
+    pb_node node;
+    pb_mat *x, *m;
+    size_t row0;
+    real scale;
+};
+
+static void put_back(pb_ctx *c, pb_node *self)
+{
+    struct put *o = (struct put *)self;
+    size_t C = o->x->cols;
+    pb_count(c, 2.0 * (double)(o->m->rows * C), 0, 0, 0);
+    for (size_t r = 0; r < o->m->rows && !c->dry; r++) {
+        real *dx = o->x->d + (o->row0 + r) * o->x->ld;
+        c->k->axpby(o->m->d + r * o->m->ld, o->scale, dx, 1, C);
+        memset(dx, 0, C * sizeof *dx); // what was there before has no part in the result
+    }
+}
+
+void pb_put_rows(pb_ctx *c, pb_mat *x, size_t row0, pb_mat *m, double scale)
+{
+    size_t C = x->cols;
+    pb_count(c, scale == 1 ? 0 : (double)(m->rows * C), (double)(m->rows * C * sizeof(real)), 0, 0);
+    if (m->d && c->record) {
+        pb_want_grad(c, x);
+        struct put *o = pb_push(c, sizeof *o, put_back);
+        o->x = x;
+        o->m = m;
+        o->row0 = row0;
+        o->scale = (real)scale;
+    }
+    for (size_t r = 0; r < m->rows && !c->dry; r++)
+        for (size_t i = 0; i < C; i++)
+            x->v[(row0 + r) * x->ld + i] = (real)scale * m->v[r * m->ld + i];
+}
+
 // ---------------------------------------------------------------- RMSNorm
 //
 // Of every run of n values: y_i = x_i s g_i with g = offset + w, s = (mean(x^2) + eps)^-1/2;

@@ -120,11 +120,17 @@ pb_err pb_budget_solve(const pb_method *m, void *options, const pb_config *c, si
                        "method %s needs at least %zu parameters (%s=%ld), the budget is %zu",
                        m->name, at_low, m->knob, low, budget);
     // Settings that the backbone rules out (a prefix longer than the context) bound the search.
-    while (high > low) {
-        *knob = high;
-        if (pb_budget_count(m, options, c, &at_high) == PB_OK)
-            break;
-        high = low + (high - low) / 2;
+    *knob = high;
+    if (pb_budget_count(m, options, c, &at_high)) {
+        long good = low;
+        while (high - good > 1) {
+            *knob = good + (high - good) / 2;
+            if (pb_budget_count(m, options, c, &at_high))
+                high = *knob;
+            else
+                good = *knob;
+        }
+        high = good;
     }
     *knob = high;
     PB_TRY(pb_budget_count(m, options, c, &at_high));

@@ -261,7 +261,7 @@ static pb_err validate(trainer *t, double *loss)
 {
     if (t->a) {
         pb_adapter_refresh(t->served, t->a);
-        PB_TRY(pb_adapter_serve(t->served));
+        PB_TRY(pb_adapter_serve(t->served, t->m));
     }
     PB_TRY(pb_mean_loss(t->m, t->served, t->valid, loss));
     if (!isfinite(*loss))

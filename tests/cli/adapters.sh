@@ -29,8 +29,9 @@ exits 0 "$PEDROBENCH" model new --like "$model" --random --dtype f32 --set inter
 
 declare -A options=([lora]="--set targets=q,v@1,down --set ranks=q:3,down@0:5 --set alphas=q:2"
     [ia3]="--set targets=k,v@0,gate,down --set inputs=gate,down --set rank=4"
-    [prefix]="--set length=5" [pedro]="--set r=3")
-for m in lora ia3 prefix pedro; do
+    [prefix]="--set length=5" [pedro]="--set r=3" [bitfit]="--set rank=3" [houlsby]="--set where=ffn"
+    [parallel]="--set scale=2" [prompt]="--set length=5" [iapt]="--set r=3")
+for m in lora ia3 prefix pedro bitfit houlsby parallel prompt iapt; do
     # shellcheck disable=SC2086
     exits 0 "$PEDROBENCH" train --model "$model" --method $m ${options[$m]} --seed 1 "${few[@]}" \
         --out "$tmp/$m.h5"
@@ -57,8 +58,8 @@ for m in lora ia3 prefix pedro; do
     says 'other weights'
     changed "$a" 'del c["pedrobench"]["backbone"]["sha256"]'
     exits 0 "$PEDROBENCH" logits --model "$tmp/other" --adapter "$tmp/changed" --tokens 1
-    # Nothing of ours is needed to read it, but for PEDRO's training options.
-    [[ $m == pedro ]] && continue
+    # Nothing of ours is needed to read it, but for some training options.
+    [[ $m == pedro || $m == iapt ]] && continue
     changed "$a" 'del c["pedrobench"]'
     ok "$m: without our key" diff <(logits --model "$model" --adapter "$a") \
         <(logits --model "$model" --adapter "$tmp/changed")
@@ -77,7 +78,7 @@ END
 done
 exits 0 "$PEDROBENCH" merge "$model" "$tmp/lora.adapter" "$tmp/bf16" --dtype bf16
 ok "merged in bf16" grep -q '"torch_dtype": "bfloat16"' "$tmp/bf16/config.json"
-for m in prefix pedro; do
+for m in prefix pedro bitfit houlsby prompt iapt; do # this backbone has no biases for BitFit
     refuses 1 merge "$model" "$tmp/$m.adapter" "$tmp/no"
     says "method $m cannot be merged"
 done

@@ -29,6 +29,18 @@ static const struct {
     {"prefix", "init=random mlp=5 length=3", false},
     {"prefix", "init=random length=32", false},
     {"prefix", "init=random length=45 std=0.5", false},
+    {"prompt", "init=random length=3", false},
+    {"prompt", "init=random length=45 std=0.5", false},
+    {"bitfit", "rank=3", false},
+    {"bitfit", "targets=q,k,v,o", false},
+    {"bitfit", "rank=2 targets=q,v,o@1", false},
+    {"bitfit", "targets=v@1,gate,down@0", false},
+    {"houlsby", "where=ffn activation=silu bottleneck=70", false},
+    {"parallel", "scale=4 where=ffn", false},
+    {"parallel", "scale=0.3 activation=gelu bottleneck=70", false},
+    {"iapt", "length=33 pooler=mean", false},
+    {"iapt", "length=3 r=70 activation=tanh", false},
+    {"iapt", "theta_every=3 theta_lr=0.01", false},
     {"pedro", "targets=q,k,v,up rope=after", false},
     {"pedro", "pooler=mean pool_site=before prompt_scaled=false", false},
     {"pedro", "pooler=attention activation=silu pool_site=before rope=after", false},
@@ -49,6 +61,9 @@ static const struct {
     {"ia3+lora", {"ia3.rank=3", "ia3.targets=q,k,v,o,gate,up,down inputs=q,v,o@1,up,down@0"}},
     {"lora+ia3", {"ia3.targets=q,k,v,o,gate,up,down inputs=q,v,o@1,up,down@0"}},
     {"prefix+pedro+ia3", {"length=3 init=zero mlp=3"}},
+    {"lora+prompt", {"rank=3 length=5", "prompt.init=random length=40"}},
+    {"iapt+lora", {"r=3 rank=2 iapt.length=3"}},
+    {"bitfit+houlsby+parallel", {"bitfit.rank=2 houlsby.bottleneck=3 parallel.bottleneck=2"}},
 };
 
 static size_t counts[3];

@@ -87,6 +87,7 @@ static int set_up(void **state)
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
     f.layout.spec[B].scale = -0.7;
+    f.layout.spec[VEC].scale = 1.3;
     if (pb_layout_finish(&f.layout, 1))
         return -1;
     f.params = (pb_params){&f.layout, NULL, numbers(f.layout.size, 0.5),
@@ -438,7 +439,7 @@ static pb_mat *with_prefix(pb_ctx *c, pb_mat *k, pb_mat *v, size_t n, pb_scores 
     pb_mat *pk = pb_cols(c, k, 0, KV), *pv = pb_cols(c, v, 0, KV);
     pk->rows = pv->rows = n;
     pb_pack_keys(panels, pk, KVH, D);
-    *p = (pb_prefix){n, panels, pk, pv};
+    *p = (pb_prefix){n, panels, pk, pv, false};
     for (int s = 0; s < S; s++)
         list[s] = p;
     c->seg_prefix = list;
@@ -451,6 +452,28 @@ static pb_mat *g_prefix(pb_ctx *c)
 static pb_mat *g_prefix_both(pb_ctx *c)
 {
     return with_prefix(c, &f.pk, &f.pv, P, both);
+}
+// A prefix of its own for each segment but one.
+static pb_mat *g_prefix_each(pb_ctx *c)
+{
+    const pb_prefix **list = PB_NEW(c->heads, const pb_prefix *, S);
+    pb_prefix *p = PB_NEW(c->heads, pb_prefix, S);
+    pb_mat *own = PB_NEW(c->heads, pb_mat, 2 * S);
+    for (size_t s = 0; s < S; s++) {
+        double *panels = PB_NEW(c->arena, double, 32 * KV);
+        for (size_t m = 0; m < 2; m++) {
+            const pb_mat *from = m ? &f.pv : &f.pk;
+            own[2 * s + m] = *from;
+            own[2 * s + m].rows = 3 + s;
+            own[2 * s + m].v += s * 7 * KV;
+            own[2 * s + m].d += s * 7 * KV;
+        }
+        pb_pack_keys(panels, &own[2 * s], KVH, D);
+        p[s] = (pb_prefix){3 + s, panels, &own[2 * s], &own[2 * s + 1], true};
+        list[s] = s == 2 ? NULL : &p[s];
+    }
+    c->seg_prefix = list;
+    return pb_attention(c, &f.q, &f.k, &f.v, H, KVH, D, both);
 }
 static pb_mat *g_prefix_one(pb_ctx *c)
 {
@@ -502,10 +525,34 @@ static pb_mat *g_scale_by(pb_ctx *c)
 {
     return pb_scale_by(c, &f.y, VEC);
 }
+static pb_mat *g_put_rows(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_put_rows(c, y, 30, pb_cols(c, &f.l, 1, Y), -1.7);
+    return y;
+}
+static pb_mat *g_put_rows_only(pb_ctx *c)
+{
+    pb_mat *y = frozen(c, &f.y);
+    pb_put_rows(c, y, R - S, pb_cols(c, &f.l, 1, Y), 0.4);
+    return y;
+}
 static pb_mat *g_shift(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y);
     pb_shift(c, y, VEC);
+    return y;
+}
+static pb_mat *g_add_each(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_add_each(c, y, pb_cols(c, &f.l, 2, Y));
+    return y;
+}
+static pb_mat *g_add_each_only(pb_ctx *c)
+{
+    pb_mat *y = frozen(c, &f.y);
+    pb_add_each(c, y, pb_cols(c, &f.l, 0, Y));
     return y;
 }
 static pb_mat *g_each(pb_ctx *c)
@@ -600,6 +647,7 @@ static const struct {
     {"attention, soft cap, window and prefix", g_prefix_both, " q k v pk pv"},
     {"attention, a key per head", g_attention_own_heads, " q k v"},
     {"attention, prefix", g_prefix, " q k v pk pv"},
+    {"attention, a prefix for each segment", g_prefix_each, " q k v pk pv"},
     {"attention, prefix of one", g_prefix_one, " q k v pk pv"},
     {"attention, frozen prefix", g_prefix_frozen, " q k v"},
     {"low rank", g_low_rank, " x y A B"},
@@ -611,7 +659,11 @@ static const struct {
     {"scale, vector alone", g_scale_vector_only, " l"},
     {"copy", g_copy, " y"},
     {"scale by a tenant's vector", g_scale_by, " y VEC"},
+    {"rows put in", g_put_rows, " y l"},
+    {"rows put in, alone", g_put_rows_only, " l"},
     {"shift", g_shift, " y VEC"},
+    {"row per segment added", g_add_each, " y l"},
+    {"row per segment added, alone", g_add_each_only, " l"},
     {"a tenant's vector per segment", g_each, " y VEC"},
     {"a tenant's own matrices", g_own, " B VEC"},
     {"pool last", g_pool_last, " x"},

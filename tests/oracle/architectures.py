@@ -169,20 +169,57 @@ class Adapter:
             return f(x * l) if self.is_feedforward(i, t) else f(x) * l
         if self.kind == "PEDRO" and t in self.vectors:
             return f(x) * self.vectors[t]
+        if self.kind == "BITFIT" and self.targets(i, t):
+            return f(x) + self.get(i, LINEARS[t] + ".bitfit_b")
         return f(x)
+
+    def block(self, i, name, x, y):
+        """y, which a block ("self_attn" or "mlp") that read x adds to the stream, edited."""
+        where = {"self_attn": "attention", "mlp": "ffn"}[name]
+        if self.kind not in ("HOULSBY", "PARALLEL_ADAPTER") or (
+                self.conf["where"] not in ("both", where)):
+            return y
+        down, down_bias, up, up_bias = (self.get(i, name + ".adapter." + k) for k in (
+            "down.weight", "down.bias", "up.weight", "up.bias"))
+        z = F.linear(y if self.kind == "HOULSBY" else x, down, down_bias[0])
+        act = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}[self.conf["activation"]]
+        return y + self.conf.get("scale", 1) * F.linear(act(z), up, up_bias[0])
 
     def prefix(self, c, i):
         """Keys and values (P,KVH,D) in front of layer i; P may be 0."""
+        if self.kind == "IAPT":
+            return self.soft
         if self.kind != "PREFIX_TUNING":
             return torch.zeros(2, 0, c.kv_heads, c.D)
         self.used.add("prompt_embeddings")
         e = self.p["prompt_embeddings"].reshape(-1, 2 * c.num_hidden_layers, c.kv_heads, c.D)
         return e[:, 2 * i], e[:, 2 * i + 1]
 
+    def virtual_tokens(self, c):
+        """Rows (P,C) in front of the embedded tokens; P may be 0."""
+        if self.kind != "PROMPT_TUNING":
+            return torch.zeros(0, c.hidden_size)
+        self.used.add("prompt_embeddings")
+        return self.p["prompt_embeddings"]
+
+    def soft_tokens(self, c, i, h):
+        """IAPT: U R(sum_i p_i t_i), t = D h, p = softmax(q . t / sqrt(r)): keys, then values."""
+        down, up = (self.p["iapt.%s.weight" % k] for k in ("down", "up"))
+        self.used |= {"iapt.down.weight", "iapt.up.weight"}
+        query, a, b = (self.get(i, "iapt." + k) for k in ("pool.weight", "rational.a",
+                                                          "rational.b"))
+        t = h @ down.T
+        z = ((t @ query[0]) / math.sqrt(len(down))).softmax(0) @ t
+        z = (sum(a[0, j] * z ** j for j in range(7))
+             / (1 + sum(b[0, j] * z ** (j + 1) for j in range(5)).abs()))
+        return (up @ z).reshape(2, -1, c.kv_heads, c.D)
+
     def start_layer(self, c, i, h):
         """PEDRO makes its vectors from the last row of h, the prompt's normed rows:
         l = 1 + U R(D h), R(z) = sum_j a_j z^j / (1 + |sum_j b_j z^j|)."""
         self.vectors = {}
+        if self.kind == "IAPT":
+            self.soft = self.soft_tokens(c, i, h)
         if self.kind != "PEDRO":
             return
         down, up, a, b = (self.get(i, "pedro." + k) for k in
@@ -242,8 +279,10 @@ class Model:
     def forward(self, tokens, adapter=None, n_prompt=None):
         """Logits (T,V)."""
         c, w, ad = self.c, self.w, adapter or Adapter({"peft_type": None}, {})
-        T, embed = len(tokens), w["model.embed_tokens.weight"]
-        x = embed[tokens] * (math.sqrt(c.hidden_size) if c.NORM_OFFSET else 1)
+        embed = w["model.embed_tokens.weight"]
+        x = torch.cat([ad.virtual_tokens(c), embed[tokens]])
+        x = x * (math.sqrt(c.hidden_size) if c.NORM_OFFSET else 1)
+        T = len(x)
         for i in range(c.num_hidden_layers):
             layer = "layers.%d." % i
 
@@ -266,15 +305,15 @@ class Model:
             a = linear("o", self.attention(self.rotate(q, pos), k, v, pos, c.windows[i]))
             if c.SANDWICH:
                 a = self.norm(a, layer + "post_attention_layernorm")
-            x = x + a
+            x = x + ad.block(i, "self_attn", h, a)
             h = self.norm(x, layer + ("pre_feedforward" if c.SANDWICH else "post_attention")
                           + "_layernorm")
             f = linear("down", activation(c.act, linear("gate", h)) * linear("up", h))
             if c.SANDWICH:
                 f = self.norm(f, layer + "post_feedforward_layernorm")
-            x = x + f
+            x = x + ad.block(i, "mlp", h, f)
         head = embed if c.tie_word_embeddings else w["lm_head.weight"]
-        z = self.norm(x, "norm") @ head.T
+        z = self.norm(x[T - len(tokens):], "norm") @ head.T
         cap = c.final_logit_softcapping
         return cap * torch.tanh(z / cap) if cap else z
 

@@ -32,6 +32,20 @@ METHODS = {
     "ia3": ("IA3", {"targets": ["k", "v", "down"]}),
     "ia3_all": ("IA3", {"targets": list(ref.LINEARS)}),
     "ia3_reparam": ("IA3", {"targets": ["k", "v", "down"], "reparam": 3}),
+    "bitfit": ("BITFIT", {"targets": list(ref.LINEARS)}),
+    "bitfit_reparam": ("BITFIT", {"targets": ["q", "v", "down"], "reparam": 3}),
+    "houlsby": ("HOULSBY", {"bottleneck": 5, "activation": "gelu", "where": "both"}),
+    "pfeiffer": ("HOULSBY", {"bottleneck": 3, "activation": "silu", "where": "ffn"}),
+    "parallel": ("PARALLEL_ADAPTER", {"bottleneck": 5, "activation": "relu", "where": "both",
+                                      "scale": 1.0}),
+    "parallel_ffn": ("PARALLEL_ADAPTER", {"bottleneck": 4, "activation": "tanh", "where": "ffn",
+                                          "scale": 4.0}),
+    "prompt": ("PROMPT_TUNING", {"length": 5}),
+    "prompt_long": ("PROMPT_TUNING", {"length": 33}),
+    "iapt": ("IAPT", {"length": 4, "pooler": "attention", "activation": "rational",
+                      "shared": True}),
+    "iapt_own_mean_tanh": ("IAPT", {"length": 3, "pooler": "mean", "activation": "tanh",
+                                    "shared": False}),
     "prefix": ("PREFIX_TUNING", {"length": 4}),
     "prefix_mlp": ("PREFIX_TUNING", {"length": 3, "mlp": 7}),  # hidden width
     "pedro": ("PEDRO", _PEDRO),
@@ -120,6 +134,23 @@ def adapter_files(c, seed, kind, **opt):
                 w[ref.IA3_L.format(**at)] = 1 + _normal(rng, shape, 0.3)
         if opt.get("reparam"):
             conf["reparam_dim"] = opt["reparam"]
+    elif kind == "BITFIT":
+        conf.update(target_modules=modules)
+        for _, t, at in keys:
+            r = opt.get("reparam")
+            if r:
+                w[ref.BITFIT_V.format(**at)] = _normal(rng, (1, r), 0.5)
+                w[ref.BITFIT_W.format(**at)] = _normal(rng, (r, c.out[t]), 0.4)
+            else:
+                w[ref.BITFIT_B.format(**at)] = _normal(rng, (1, c.out[t]), 0.3)
+    elif kind in ("HOULSBY", "PARALLEL_ADAPTER"):
+        conf.update(opt)
+        b, C = opt["bottleneck"], c.width
+        for i in range(c.layers):
+            for block in {"both": ["self_attn", "mlp"], "ffn": ["mlp"]}[opt["where"]]:
+                for part, shape, sd in (("down.weight", (b, C), C ** -0.5), ("down.bias", (1, b), 0.2),
+                                        ("up.weight", (C, b), 0.3), ("up.bias", (1, C), 0.1)):
+                    w[ref.BOTTLENECK.format(i=i, block=block, part=part)] = _normal(rng, shape, sd)
     elif kind == "PREFIX_TUNING":
         P, kv = opt["length"], c.kv_heads * c.head_dim
         n = c.layers * 2 * kv
@@ -137,6 +168,27 @@ def adapter_files(c, seed, kind, **opt):
                 w[ref.PREFIX_B2.format(i=i)] = _normal(rng, (1, 2 * kv), 0.2)
         else:
             w[ref.PREFIX] = _normal(rng, (P, n), 0.8)
+    elif kind == "PROMPT_TUNING":
+        conf.update(num_virtual_tokens=opt["length"], token_dim=c.width, num_layers=c.layers,
+                    num_attention_heads=c.heads, num_transformer_submodules=1,
+                    prompt_tuning_init="RANDOM")
+        w[ref.PROMPT] = _normal(rng, (opt["length"], c.width), 0.7)
+    elif kind == "IAPT":
+        r, n = 4, 2 * opt["length"] * c.kv_heads * c.head_dim
+        conf.update({k: v for k, v in opt.items() if k != "length"}, r=r,
+                    num_virtual_tokens=opt["length"])
+        for i in range(c.layers):
+            at = {name: key.format(i=i) for name, key in ref.IAPT.items()}
+            if opt["shared"]:
+                at.update({name: "iapt." + name for name in ("down.weight", "up.weight")})
+            w[at["down.weight"]] = _normal(rng, (r, c.width), c.width ** -0.5)
+            w[at["up.weight"]] = _normal(rng, (n, r), 0.8)
+            if opt["pooler"] == "attention":
+                w[at["pool.weight"]] = _normal(rng, (1, r), 1.0)
+            if opt["activation"] == "rational":
+                w[at["rational.a"]] = _normal(rng, (1, 7), 0.05) + np.array(
+                    [[0, 0.5, 0.3, 0.05, 0.02, 0.01, 0.005]])
+                w[at["rational.b"]] = _normal(rng, (1, 5), 0.1)
     elif kind == "PEDRO":
         r, n = opt.get("r", 4), sum(c.out[t] for t in targets)
         conf.update(ref.PEDRO_DEFAULTS, r=r)

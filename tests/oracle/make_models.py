@@ -83,6 +83,16 @@ FURTHER = {
                          exclude_modules=["k_proj", "mlp.down_proj"]),
     "ia3-inputs": dict(peft_type="IA3", target_modules=ALL,
                        feedforward_modules=["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]),
+    "iapt": dict(peft_type="IAPT", r=5, num_virtual_tokens=4, pooler="attention",
+                 activation="rational", shared=True),
+    "prompt": dict(peft_type="PROMPT_TUNING", num_virtual_tokens=6),
+    "prompt-long": dict(peft_type="PROMPT_TUNING", num_virtual_tokens=35),
+    "bitfit": dict(peft_type="BITFIT", target_modules=ALL),
+    "bitfit-some": dict(peft_type="BITFIT", target_modules=["q_proj", "layers.1.self_attn.k_proj"]),
+    "houlsby": dict(peft_type="HOULSBY", bottleneck=6, activation="gelu", where="both"),
+    "pfeiffer": dict(peft_type="HOULSBY", bottleneck=3, activation="silu", where="ffn"),
+    "parallel": dict(peft_type="PARALLEL_ADAPTER", bottleneck=5, activation="relu", where="both",
+                     scale=0.5),
     "ia3-regex": dict(peft_type="IA3", feedforward_modules=r".*layers\.1\.mlp.*",
                       target_modules=r".*layers\.[12]\.(self_attn\.[kv]|mlp\.(gate|down))_proj"),
 }
@@ -99,7 +109,10 @@ _LAYOUT = {
                 modules_to_save=None),
     "PREFIX_TUNING": dict(encoder_hidden_size=None, num_transformer_submodules=1,
                           prefix_projection=False),
-    "PEDRO": {},
+    "PROMPT_TUNING": dict(num_transformer_submodules=1, prompt_tuning_init="RANDOM",
+                          prompt_tuning_init_text=None, tokenizer_kwargs=None,
+                          tokenizer_name_or_path=None),
+    "PEDRO": {}, "IAPT": {}, "BITFIT": {}, "HOULSBY": {}, "PARALLEL_ADAPTER": {},
 }
 
 
@@ -186,10 +199,12 @@ def make_adapter(folder, model, name, seed=2):
     for i in range(c.num_hidden_layers):
         layer = "base_model.model.model.layers.%d." % i
         for t, linear in ref.LINEARS.items():
-            if kind not in ("LORA", "IA3") or not ad.targets(i, t):
+            if kind not in ("LORA", "IA3", "BITFIT") or not ad.targets(i, t):
                 continue
             key = layer + linear
-            if kind == "LORA":
+            if kind == "BITFIT":
+                w[key + ".bitfit_b"] = rounded(rng, (1, c.out[t]), 0, 0.3)
+            elif kind == "LORA":
                 r, _ = ad.rank_alpha(i, t)
                 w[key + ".lora_A.weight"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
                 w[key + ".lora_B.weight"] = rounded(rng, (c.out[t], r), 0, 0.2)
@@ -197,6 +212,15 @@ def make_adapter(folder, model, name, seed=2):
                 inside = ad.is_feedforward(i, t)
                 shape = (1, c.inp[t]) if inside else (c.out[t], 1)
                 w[key + ".ia3_l"] = rounded(rng, shape, 1, 0.3)
+        for block in ("self_attn", "mlp"):
+            if kind not in ("HOULSBY", "PARALLEL_ADAPTER") or (
+                    conf["where"] == "ffn" and block != "mlp"):
+                continue
+            b, C, key = conf["bottleneck"], c.hidden_size, layer + block + ".adapter."
+            w[key + "down.weight"] = rounded(rng, (b, C), 0, C ** -0.5)
+            w[key + "down.bias"] = rounded(rng, (1, b), 0, 0.2)
+            w[key + "up.weight"] = rounded(rng, (C, b), 0, 0.2)
+            w[key + "up.bias"] = rounded(rng, (1, C), 0, 0.1)
         if kind == "PEDRO":
             r, n = conf["r"], sum(c.out[t] for t in conf["targets"])
             w[layer + "pedro.down.weight"] = rounded(rng, (r, c.hidden_size), 0,
@@ -205,10 +229,24 @@ def make_adapter(folder, model, name, seed=2):
             w[layer + "pedro.rational.a"] = rounded(
                 rng, (1, 7), [[0, 0.5, 0.3, 0.05, 0.02, 0.01, 0.005]], 0.05)
             w[layer + "pedro.rational.b"] = rounded(rng, (1, 5), 0, 0.1)
+        if kind == "IAPT":
+            w[layer + "iapt.pool.weight"] = rounded(rng, (1, conf["r"]), 0, 1)
+            w[layer + "iapt.rational.a"] = rounded(
+                rng, (1, 7), [[0, 0.5, 0.3, 0.05, 0.02, 0.01, 0.005]], 0.05)
+            w[layer + "iapt.rational.b"] = rounded(rng, (1, 5), 0, 0.1)
+    if kind == "IAPT":
+        n = 2 * conf["num_virtual_tokens"] * c.kv_heads * c.D
+        w["iapt.down.weight"] = rounded(rng, (conf["r"], c.hidden_size), 0, c.hidden_size ** -0.5)
+        w["iapt.up.weight"] = rounded(rng, (n, conf["r"]), 0, 0.6)
     if kind == "PREFIX_TUNING":
         P, kv = conf["num_virtual_tokens"], c.kv_heads * c.D
         conf.update(token_dim=kv, num_layers=c.num_hidden_layers, num_attention_heads=c.kv_heads)
         w["prompt_embeddings"] = rounded(rng, (P, c.num_hidden_layers * 2 * kv), 0, 0.8)
+    if kind == "PROMPT_TUNING":
+        P, C = conf["num_virtual_tokens"], c.hidden_size
+        conf.update(token_dim=C, num_layers=c.num_hidden_layers,
+                    num_attention_heads=c.num_attention_heads)
+        w["prompt_embeddings"] = rounded(rng, (P, C), 0, 0.5)
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "adapter_config.json"), "w") as f:
         json.dump(conf, f, indent=1)

@@ -14,7 +14,9 @@ Loss: mean over the response tokens t = N .. T-1 (N prompt tokens) of -log p(tok
 Sources: Touvron et al. 2023 (arXiv 2302.13971); Su et al. 2021 (2104.09864, RoPE); Ainslie et al.
 2023 (2305.13245, grouped queries); Hu et al. 2021 (2106.09685, LoRA); Kalajdzievski 2023
 (2312.03732, rsLoRA); Liu et al. 2022 (2205.05638, IA3); Li and Liang 2021 (2101.00190, prefix);
-Xie et al. 2024 (2409.17834, PEDRO); file formats as Hugging Face transformers and PEFT write them.
+Xie et al. 2024 (2409.17834, PEDRO); Ben Zaken et al. 2022 (2106.10199, BitFit); Houlsby et al.
+2019 (1902.00751, serial adapters); Lester et al. 2021 (2104.08691, prompt tuning);
+Zhu et al. 2024 (2405.18203, IAPT); He et al. 2022 (2110.04366, parallel adapters); file formats as Hugging Face transformers and PEFT write them.
 
 Usage: reference.py logits|nll|grad --model DIR [--adapter DIR | --full] --tokens 1,2,3 [--prompt N]
 """
@@ -42,9 +44,16 @@ ADAPTER = "base_model.model.model.layers.{i}."
 LORA_A, LORA_B = ADAPTER + "{linear}.lora_A.weight", ADAPTER + "{linear}.lora_B.weight"
 IA3_L = ADAPTER + "{linear}.ia3_l"  # (out,1), or (1,in) for a module in feedforward_modules
 IA3_V, IA3_W = ADAPTER + "{linear}.ia3_v", ADAPTER + "{linear}.ia3_W"  # l = 1 + v W
+BITFIT_B = ADAPTER + "{linear}.bitfit_b"  # (1,out), added to the linear's output
+BITFIT_V, BITFIT_W = ADAPTER + "{linear}.bitfit_v", ADAPTER + "{linear}.bitfit_W"  # b = v W
+BOTTLENECK = ADAPTER + "{block}.adapter.{part}"  # block self_attn or mlp; part down.weight, ...
 PREFIX = "prompt_embeddings"  # (P, L*2*KVH*D), viewed (P, 2L, KVH, D): slot 2i = K, 2i+1 = V
+PROMPT = PREFIX  # of PROMPT_TUNING: (P,C), rows in front of the embedded tokens
 PREFIX_MLP = {n: "prefix." + n for n in ("embedding", "W1", "b1")}  # shared by all layers
 PREFIX_W2, PREFIX_B2 = ADAPTER + "prefix.W2", ADAPTER + "prefix.b2"  # (2*KVH*D,H), (1,2*KVH*D)
+# Projections of IAPT stand under their bare names where all layers share them.
+IAPT = {n: ADAPTER + "iapt." + n for n in ("down.weight", "up.weight", "pool.weight", "rational.a",
+                                           "rational.b")}
 PEDRO_DOWN, PEDRO_UP = ADAPTER + "pedro.down.weight", ADAPTER + "pedro.up.weight"
 PEDRO_POOL = ADAPTER + "pedro.pool.weight"
 PEDRO_A, PEDRO_B = ADAPTER + "pedro.rational.a", ADAPTER + "pedro.rational.b"
@@ -162,6 +171,19 @@ def rational(x, a, b):
     return num / (1 + tape.absolute(den))
 
 
+def pool(kind, h, w):
+    """One row of the rows h; w (1,n) is the query of the attention."""
+    if kind == "last":
+        return h[h.shape[0] - 1:]
+    if kind == "mean":
+        return h.mean(0)
+    if kind == "max":
+        return h.max(0)
+    if kind == "attention":
+        return tape.softmax(w @ h.T * h.shape[1] ** -0.5, 1) @ h
+    raise ValueError("unknown pooler " + kind)
+
+
 ACTIVATIONS = {"relu": tape.relu, "gelu": gelu, "silu": silu, "tanh": tape.tanh,
                "identity": lambda x: x}
 
@@ -174,7 +196,8 @@ class Adapter:
     def __init__(self, conf=None, params=None):
         self.conf, self.p = conf or {"peft_type": None}, params or {}
         self.kind = self.conf["peft_type"]
-        if self.kind not in (None, "LORA", "IA3", "PREFIX_TUNING", "PEDRO"):
+        if self.kind not in (None, "LORA", "IA3", "PREFIX_TUNING", "PEDRO", "BITFIT", "HOULSBY",
+                             "PARALLEL_ADAPTER", "PROMPT_TUNING", "IAPT"):
             raise ValueError("unknown peft_type %r" % self.kind)
         if self.kind == "PEDRO":
             self.opt = {k: self.conf.get(k, v) for k, v in PEDRO_DEFAULTS.items()}
@@ -202,14 +225,39 @@ class Adapter:
         l = self.ia3(i, t)
         if l is not None and not self.is_feedforward(t):
             y = y * l  # before RoPE, bias included
+        if self.kind == "BITFIT" and self.get(BITFIT_B, i, t) is not None:
+            y = y + self.get(BITFIT_B, i, t)
+        if self.kind == "BITFIT" and self.get(BITFIT_V, i, t) is not None:
+            y = y + self.get(BITFIT_V, i, t) @ self.get(BITFIT_W, i, t)
         if self.kind == "LORA" and self.get(LORA_A, i, t) is not None:
             r = self.conf["r"]
             s = self.conf["lora_alpha"] / (math.sqrt(r) if self.conf.get("use_rslora") else r)
             y = y + s * ((x @ self.get(LORA_A, i, t).T) @ self.get(LORA_B, i, t).T)
         return y
 
-    def prefix(self, cfg, i):
-        """(K, V), each (P,KVH,D), or None."""
+    def block_out(self, i, block, x, y):
+        """What a block that read x adds to the stream: y, with an adapter behind or beside it."""
+        part = {p: self.p.get(BOTTLENECK.format(i=i, block=block, part=p))
+                for p in ("down.weight", "down.bias", "up.weight", "up.bias")}
+        if self.kind not in ("HOULSBY", "PARALLEL_ADAPTER") or part["up.bias"] is None:
+            return y
+        z = (y if self.kind == "HOULSBY" else x) @ part["down.weight"].T + part["down.bias"]
+        z = ACTIVATIONS[self.conf["activation"]](z) @ part["up.weight"].T + part["up.bias"]
+        return y + self.conf.get("scale", 1) * z
+
+    def soft_tokens(self, cfg, i, h):
+        """IAPT: (K, V), each (P,KVH,D), from the prompt rows h (N,C)."""
+        down, up, query, a, b = (self.get(IAPT[n], i) or self.p.get("iapt." + n) for n in IAPT)
+        z = pool(self.conf["pooler"], h @ down.T, query)
+        act = self.conf["activation"]
+        z = (rational(z, a, b) if act == "rational" else ACTIVATIONS[act](z)) @ up.T
+        z = z.reshape(2, -1, cfg.kv_heads, cfg.head_dim)
+        return z[0], z[1]
+
+    def prefix(self, cfg, i, h):
+        """(K, V), each (P,KVH,D), or None; h (N,C) are the normed rows of the prompt."""
+        if self.kind == "IAPT":
+            return self.soft_tokens(cfg, i, h)
         if self.kind != "PREFIX_TUNING":
             return None
         e = self.p.get(PREFIX)
@@ -226,18 +274,7 @@ class Adapter:
         if self.kind != "PEDRO":
             return {}
         h = {"before": x, "after": h}[self.opt["pool_site"]]
-        pooler = self.opt["pooler"]
-        if pooler == "last":
-            z = h[h.shape[0] - 1:]
-        elif pooler == "mean":
-            z = h.mean(0)
-        elif pooler == "max":
-            z = h.max(0)
-        elif pooler == "attention":
-            z = tape.softmax(self.get(PEDRO_POOL, i) @ h.T * cfg.width ** -0.5, 1) @ h
-        else:
-            raise ValueError("unknown pooler " + pooler)
-        z = z @ self.get(PEDRO_DOWN, i).T
+        z = pool(self.opt["pooler"], h, self.get(PEDRO_POOL, i)) @ self.get(PEDRO_DOWN, i).T
         if self.opt["activation"] == "rational":
             z = rational(z, self.get(PEDRO_A, i), self.get(PEDRO_B, i))
         else:
@@ -279,8 +316,12 @@ def forward(cfg, w, tokens, n_prompt=None, adapter=None, cache=None):
     """Logits (T,V) as a Var. With a cache (a dict, empty at first) the call continues the sequence;
     the first call must then hold the whole prompt, from which PEDRO's vectors are made."""
     ad = adapter or Adapter()
-    T, cache = len(tokens), {} if cache is None else cache
+    cache = {} if cache is None else cache
     start = cache.get("rows", 0)
+    x = w[EMBED][np.asarray(tokens)]
+    if ad.kind == "PROMPT_TUNING" and start == 0:
+        x = concat([ad.p[PROMPT], x], 0)
+    T = x.shape[0]
     n_prompt = cache.setdefault("prompt", T if n_prompt is None else n_prompt)
     assert start > 0 or T >= n_prompt >= 1
     row = start + np.arange(T)
@@ -295,13 +336,12 @@ def forward(cfg, w, tokens, n_prompt=None, adapter=None, cache=None):
         bias = w.get(BIAS.format(i=i, linear=LINEARS[t]))
         return ad.linear_out(i, t, x, y if bias is None else y + bias)
 
-    x = w[EMBED][np.asarray(tokens)]
     for i in range(cfg.layers):
         state = cache.setdefault(i, {})
         h = rms_norm(x, w[NORM_ATTN.format(i=i)], cfg.eps)
         if start == 0:
             state["l"] = ad.vectors(cfg, i, x[:n_prompt], h[:n_prompt])
-            state["prefix"] = ad.prefix(cfg, i)
+            state["prefix"] = ad.prefix(cfg, i, h[:n_prompt])
         P = state["prefix"][0].shape[0] if state["prefix"] else 0
 
         def scale(t, y):  # l on the scaled rows, 1 on the others
@@ -325,11 +365,13 @@ def forward(cfg, w, tokens, n_prompt=None, adapter=None, cache=None):
         if P:  # every row sees the whole prefix
             k, v = concat([state["prefix"][0], k], 0), concat([state["prefix"][1], v], 0)
             m = np.concatenate([np.zeros((T, P)), mask], 1)
-        x = x + scaled_linear("o", attention(q, k, v, m))
+        x = x + ad.block_out(i, "self_attn", h, scaled_linear("o", attention(q, k, v, m)))
         h = rms_norm(x, w[NORM_FFN.format(i=i)], cfg.eps)
-        x = x + scaled_linear("down", cfg.act(scaled_linear("gate", h)) * scaled_linear("up", h))
+        y = scaled_linear("down", cfg.act(scaled_linear("gate", h)) * scaled_linear("up", h))
+        x = x + ad.block_out(i, "mlp", h, y)
     cache["rows"] = start + T
-    return rms_norm(x, w[NORM], cfg.eps) @ w[EMBED if cfg.tied else HEAD].T
+    z = rms_norm(x, w[NORM], cfg.eps) @ w[EMBED if cfg.tied else HEAD].T
+    return z[T - len(tokens):]  # of the tokens, not of what stands in front of them
 
 
 def token_nll(logits, tokens):

@@ -21,6 +21,7 @@ import make_models as mm
 TOLERANCE = 1e-4
 MODELS = ["llama-linear", "qwen3-bias", "gemma2", "mistral-short"]
 MERGED = {"LORA", "IA3"}
+PEFT_HAS = {"LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING"}  # other kinds of folder are the suite's own
 
 
 def logits(model, tokens, adapter=None):
@@ -46,8 +47,14 @@ def as_peft_has_it(label, folder):
     known = set(mm._COMMON) | set(mm._LAYOUT[kind]) | {"peft_type", "pedrobench"}
     known |= {"r", "lora_alpha", "target_modules", "feedforward_modules", "num_virtual_tokens",
               "token_dim", "num_layers", "num_attention_heads"}
-    if kind != "PEDRO":
+    if kind in PEFT_HAS:
         check.ok("%s: keys %s" % (label, sorted(set(conf) - known)), set(conf) <= known)
+
+
+def has_biases(c, ad):
+    """Whether every linear that BitFit adapts has a bias to add to."""
+    return all((c.mlp_bias if t in ("gate", "up", "down") else c.attention_bias and t in c.BIASES)
+               for t in mm.ref.LINEARS for i in range(c.num_hidden_layers) if ad.targets(i, t))
 
 
 def check_adapter(tmp, folder, model, name, seed, tokens):
@@ -65,7 +72,8 @@ def check_adapter(tmp, folder, model, name, seed, tokens):
         got = model.forward(tokens, again, len(tokens)).detach().numpy()
         check.at_most("written again", label, check.max_error(got, want), 1e-12)
         as_peft_has_it(label, ours)
-        if reference.kind not in MERGED:
+        if reference.kind not in MERGED and not (
+                reference.kind == "BITFIT" and has_biases(model.c, reference)):
             return
         merged = theirs + "-merged"
         check.run("merge", folder, theirs, merged, "--dtype", "f32")

@@ -215,12 +215,8 @@ static pb_err read_config(experiment *e, const json_t *config)
     if (e->adapter)
         PB_TRY(read_adapter(e));
     e->method = pb_method_find(e->method_name);
-    if (!e->method)
-        return PB_USAGE;
-    PB_TRY(pb_task_open(&e->task, e->task_name));
-    if (e->task->description)
-        json_object_set_new(e->config, "task_description", json_string(e->task->description));
-    return PB_OK;
+    e->task = pb_task_find(e->task_name);
+    return e->method && e->task ? PB_OK : PB_USAGE;
 }
 
 static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args *args)
@@ -237,13 +233,8 @@ static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args
         cache->data = NULL;
         PB_TRY(pb_task_load(&cache->data, e->task_name, &ta));
         memcpy(cache->data_key, key, sizeof key);
-        const char *note;
-        for (size_t i = 0; (note = pb_dataset_note_at(cache->data, i)); i++)
-            pb_info("task %s: %s", e->task->name, note);
     }
     e->data = cache->data;
-    json_object_set_new(e->config, "task", json_string(e->task->name));
-    e->task_name = e->task->name;
     pb_dataset_hash(e->data, hash);
     json_object_set_new(e->config, "data_sha256", json_string(hash));
     json_object_set_new(e->config, "task_version", json_string(e->task->version));
@@ -397,32 +388,24 @@ static pb_err eval_event(experiment *e, const pb_eval_result *r)
 
 // ---------------------------------------------------------------- adapter and training
 
-// Keys and values of a text (the first training prompts) for methods that start from one.
-static pb_err text_kv(const experiment *e, const pb_seqs *train, size_t n, real **k, real **v)
+// What methods that start from a text want of it: of the first training prompts.
+static pb_err start_text(const experiment *e, const pb_seqs *train, size_t n, real **x, real **k,
+                         real **v)
 {
-    pb_err err = PB_OK;
-    pb_step *st = NULL;
     const pb_config *g = &e->m->config;
-    size_t kv = pb_kv_width(g), filled = 0;
+    size_t kv = g->layers * n * pb_kv_width(g), filled = 0;
     int32_t *tokens = malloc(n * sizeof *tokens);
-    *k = malloc(g->layers * n * kv * sizeof **k);
-    *v = malloc(g->layers * n * kv * sizeof **v);
-    if (!tokens || !*k || !*v) {
-        err = pb_fail(PB_MEMORY, NULL, "no memory for a text of %zu tokens", n);
-        goto done;
+    *x = malloc(n * g->width * sizeof **x);
+    *k = malloc(kv * sizeof **k);
+    *v = malloc(kv * sizeof **v);
+    if (!tokens || !*x || !*k || !*v) {
+        free(tokens);
+        return pb_fail(PB_MEMORY, NULL, "no memory for a text of %zu tokens", n);
     }
     for (size_t i = 0; filled < n; i = (i + 1) % train->n)
         for (size_t j = 0; j < train->seq[i].n_prompt && filled < n; j++)
             tokens[filled++] = train->tokens[train->seq[i].first + j];
-    pb_step_limits limits = {.rows = n, .segments = 1, .slots = 1, .positions = n};
-    PB_GO(pb_step_new(&st, e->m, NULL, 0, &limits));
-    pb_segment seg = {.n_rows = n, .n_prompt = n, .tenant = -1, .slot = 0};
-    pb_batch b = {n, 1, tokens, &seg};
-    pb_forward(st, &b, false, 0, 0);
-    for (size_t l = 0; l < g->layers; l++)
-        pb_step_read_kv(st, 0, l, n, *k + l * n * kv, *v + l * n * kv);
-done:
-    pb_step_free(st);
+    pb_err err = pb_text_kv(e->m, tokens, n, *x, *k, *v);
     free(tokens);
     return err;
 }
@@ -430,7 +413,7 @@ done:
 static pb_err make_adapter(experiment *e, const pb_seqs *train)
 {
     pb_err err = PB_OK;
-    real *k = NULL, *v = NULL;
+    real *x = NULL, *k = NULL, *v = NULL;
     const pb_method *m = e->method;
     if (m->backbone)
         return PB_OK;
@@ -440,12 +423,13 @@ static pb_err make_adapter(experiment *e, const pb_seqs *train)
         size_t n_text = m->text_len ? m->text_len(e->opts) : 0;
         PB_GO(pb_adapter_new(&e->a, m, e->opts, &e->m->config, true));
         if (n_text)
-            PB_GO(text_kv(e, train, n_text, &k, &v));
-        PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, k, v));
+            PB_GO(start_text(e, train, n_text, &x, &k, &v));
+        PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, x, k, v));
     }
     pb_adapter_made_for(e->a, e->model, e->m->sha256);
     PB_GO(pb_adapter_folded(&e->served, e->a));
 done:
+    free(x);
     free(k);
     free(v);
     return err;
@@ -460,9 +444,7 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     PB_GO(pb_path(checkpoint, sizeof checkpoint, "%s.checkpoint", h5));
     if (e->a)
         room -= e->a->prefix_len;
-    // Without steps training examples matter only to a method that starts from their text.
-    if (e->steps || (!e->from && e->method->text_len && e->method->text_len(e->opts)))
-        PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
+    PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
     PB_GO(make_adapter(e, &seqs));
     PB_GO(params_event(e));
     if (!e->trainable || !e->steps)
@@ -476,9 +458,6 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     if (seqs.dropped)
         pb_warn("%zu of %zu training examples are longer than %zu tokens and are left out",
                 seqs.dropped, seqs.dropped + seqs.n, room);
-    if (valid.dropped)
-        pb_warn("%zu of %zu validation examples are longer than %zu tokens and are left out",
-                valid.dropped, valid.dropped + valid.n, room);
     pb_train_options o;
     pb_train_defaults(&o);
     o.steps = (size_t)e->steps;
@@ -517,7 +496,7 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     char label[128];
     if (e->served) {
         pb_adapter_refresh(e->served, e->a);
-        PB_TRY(pb_adapter_serve(e->served));
+        PB_TRY(pb_adapter_serve(e->served, e->m));
     }
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
     pb_eval_options how = {.decoding = e->decoding, .label = args->label ? label : NULL};
@@ -525,9 +504,6 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     out->metric = r.headline;
     out->score = r.score;
     out->loss = r.loss;
-    if (r.truncated)
-        pb_warn("%zu of %zu test prompts lost their beginnings to fit into %zu tokens", r.truncated,
-                r.n, e->m->config.context);
     pb_err err = eval_event(e, &r);
     pb_eval_result_free(&r);
     return err;

@@ -353,19 +353,27 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     report->fresh = (size_t)s.fresh;
     report->threads = (size_t)pb_threads();
     snprintf(report->model, sizeof report->model, "%s", s.model);
-    size_t fold = s.n_methods;
     for (size_t i = 0; i < s.n_methods; i++) {
         PB_GO(solve(&options[i], &report->tenant[i], s.method[i], &base->config, report->budget));
         report->n_tenants++;
         methods[i] = (pb_latency_method){s.method[i], options[i]};
-        // LoRA if it is there: the method that is usually merged.
-        if (s.method[i]->merge && (fold == s.n_methods || !strcmp(s.method[i]->name, "lora")))
-            fold = i;
     }
-    if (fold < s.n_methods) {
-        PB_GO(pb_latency_adapter(&folded, &methods[fold], &base->config, (uint64_t)s.seed, 0));
-        PB_GO(open_model(&merged, &s, base, folded));
-        k.merged_from = s.method[fold]->name;
+    // LoRA if it is there, the method that is usually merged; else the first that this backbone can
+    // take in.
+    for (size_t i = 0; i < 2 * s.n_methods && !merged; i++) {
+        size_t at = i % s.n_methods;
+        const pb_method *which = s.method[at];
+        if (!which->merge || (i < s.n_methods && strcmp(which->name, "lora") != 0))
+            continue;
+        PB_GO(pb_latency_adapter(&folded, &methods[at], &base->config, (uint64_t)s.seed, 0));
+        err = open_model(&merged, &s, base, folded);
+        k.merged_from = which->name;
+        if (err == PB_UNSUPPORTED) {
+            pb_adapter_free(folded);
+            folded = NULL;
+            err = PB_OK;
+        }
+        PB_GO(err);
     }
     if (h5) {
         env = environment(base);
