@@ -206,7 +206,7 @@ pb_err check_knob(conf *c, const pb_subject *s, size_t t)
     size_t before = 0;
     for (int k = 1; k < 6; k++) {
         void *o;
-        char value[8];
+        char value[16];
         pb_adapter *a;
         snprintf(value, sizeof value, "%d", k);
         PB_TRY(conf_options(c, s, &o));
