@@ -440,6 +440,7 @@ PB_TASK(e2e) = {
     .kind = PB_GENERATE,
     .metric = "bleu",
     .needs_data = true,
+    .folder = "e2e",
     .max_new = 400,
     .load = load,
 };
