@@ -200,7 +200,7 @@ static void sequences(void **state)
 static void cut(void **state)
 {
     (void)state;
-    static const char *const both[] = {"xyz", "u"};
+    static const char *const both[] = {"u", "xyz"}; // not the longest first
     pb_tokenizer *t;
     pb_seqs s = {0}, plain = {0};
     assert_int_equal(pb_tokenizer_open(&t, "bytes", 300), PB_OK);
@@ -220,7 +220,7 @@ static void cut(void **state)
         assert_int_equal(s.seq[i].n_prompt, 5); // BOS c d e f, for both
         assert_int_equal(x[0], pb_tokenizer_bos(t));
         assert_memory_equal(x + 1, whole + 3, 4 * sizeof *x);
-        assert_int_equal(s.seq[i].n, i == 2 ? 9 : 7);
+        assert_int_equal(s.seq[i].n, i == 2 ? 7 : 9);
         assert_int_equal(x[s.seq[i].n - 1], pb_tokenizer_eos(t));
     }
     // At least one token of the prompt must be left.
