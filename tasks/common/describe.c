@@ -704,21 +704,14 @@ static const json_t *file_at(const described *d, pb_split s, size_t i)
     return json_is_array(v) ? json_array_get(v, i) : i ? NULL : v;
 }
 
-static pb_err read_kind(described *d, const char *kind, const char *metric)
+static pb_err read_kind(described *d)
 {
-    static const char *const metrics[2][3] = {
-        [PB_RANK] = {"accuracy", NULL}, [PB_GENERATE] = {"exact_match", "bleu", NULL}};
+    const char *kind;
+    PB_TRY(pb_json_str(d->j, "kind", &kind));
     if (strcmp(kind, "rank") && strcmp(kind, "generate"))
         return pb_fail(PB_INPUT, "known are rank and generate", "the kind \"%s\" is unknown", kind);
     d->task.kind = strcmp(kind, "rank") ? PB_GENERATE : PB_RANK;
-    char hint[200] = "known here are";
-    for (size_t i = 0; metrics[d->task.kind][i]; i++) {
-        size_t n = strlen(hint);
-        if (!strcmp(metrics[d->task.kind][i], metric))
-            return PB_OK;
-        snprintf(hint + n, sizeof hint - n, " %s", metrics[d->task.kind][i]);
-    }
-    return pb_fail(PB_INPUT, hint, "the metric \"%s\" is not for a task that %ss", metric, kind);
+    return pb_json_str(d->j, "metric", &d->task.metric); // checked with every task's
 }
 
 static pb_err read_skip(described *d)
@@ -748,7 +741,6 @@ static pb_err read_description(described *d)
         "metric",     "max_new",  "folder",  "rows",    "format",   "columns", "extract",
         "prompt",     "response", "label",   "labels",  "split_by", "group",   "drop_shared",
         "candidates", "skip",     "train",   "valid",   "test",     NULL};
-    const char *kind, *metric;
     int64_t max_new = 0;
     size_t files = 0;
     recipe r;
@@ -760,14 +752,11 @@ static pb_err read_description(described *d)
     PB_TRY(pb_json_opt_str(d->j, "note", &d->task.note));
     PB_TRY(pb_json_opt_str(d->j, "content", &d->task.content));
     PB_TRY(pb_json_opt_str(d->j, "folder", &d->task.folder));
-    PB_TRY(pb_json_str(d->j, "kind", &kind));
-    PB_TRY(pb_json_str(d->j, "metric", &metric));
     PB_TRY(pb_json_opt_int(d->j, "max_new", &max_new, 1, 1000000));
     PB_TRY(pb_json_opt_bool(d->j, "group", &d->group));
     PB_TRY(pb_json_opt_bool(d->j, "drop_shared", &d->drop_shared));
-    PB_TRY(read_kind(d, kind, metric));
+    PB_TRY(read_kind(d));
     PB_TRY(read_skip(d));
-    d->task.metric = metric;
     d->task.max_new = (size_t)max_new;
     d->task.needs_data = d->task.folder != NULL;
     if (d->group && d->task.kind == PB_RANK)

@@ -94,4 +94,8 @@ says '1 of 2 test prompts lost their beginnings'
 printf '{"p": "B?", "l": 1}\n{"p": "B?", "l": 2}\n' >"$tmp/only.jsonl"
 refuses 1 train "${only[@]}" --adapter "$tmp/run.adapter" --steps 0 --out "$tmp/evaluated.h5" --quiet
 says 'only.jsonl, line 2: the label "2" is unknown'
+sed -i 's/"accuracy"/"bleu"/' "$tmp/only.json"
+refuses 1 tasks show "$tmp/only.json"
+says 'the metric "bleu" does not fit'
+says '^hint: one of: accuracy, '
 finish

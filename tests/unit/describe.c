@@ -351,7 +351,6 @@ static void test_descriptions_refused(void **state)
         {RANK "\"train\":\"a.csv\",\"prompt\":\"{q}\",\"candidates\":[\"a\",\"b\"]",
          "\"label\" is missing"},
         {RANK CHOOSE ",\"group\":true", "\"group\" is for"},
-        {"\"kind\":\"rank\",\"metric\":\"bleu\"," CHOOSE, "\"bleu\""},
         {"\"kind\":\"sort\",\"metric\":\"bleu\"," CHOOSE, "the kind \"sort\" is unknown"},
         {"\"kind\":\"rank\"," CHOOSE, "\"metric\" is missing"},
     };
