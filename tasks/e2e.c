@@ -21,6 +21,7 @@
 #include "tasks/task.h"
 
 #include "core/file.h"
+#include "tasks/common/rows.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,73 +302,29 @@ static pb_err read_tsv(table *t, pb_dataset *d, span s, size_t *line)
     return PB_OK;
 }
 
-// Reads one record of a CSV file off the front of *s: its fields, unquoted, go to `out`, one after
-// the other. *breaks is the number of line breaks inside quotes.
-static pb_err csv_record(span field[2], size_t *breaks, char *out, span *s)
-{
-    size_t n_fields = 0;
-    for (bool more = true; more;) {
-        char *start = out;
-        if (s->n && *s->p == '"') {
-            bool closed = false;
-            for (s->p++, s->n--; s->n && !closed; s->p++, s->n--) {
-                if (*s->p != '"') {
-                    *breaks += *s->p == '\n';
-                    *out++ = *s->p;
-                } else if (s->n > 1 && s->p[1] == '"') {
-                    *out++ = '"';
-                    s->p++, s->n--;
-                } else {
-                    closed = true;
-                }
-            }
-            if (!closed)
-                return pb_fail(PB_INPUT, "the file may have been cut",
-                               "a quoted field is never closed");
-        } else {
-            for (; s->n && *s->p != ',' && *s->p != '\n'; s->p++, s->n--) {
-                if (*s->p == '"')
-                    return pb_fail(PB_INPUT, "quote the field and double the mark",
-                                   "a quotation mark inside an unquoted field");
-                *out++ = *s->p;
-            }
-        }
-        if (n_fields == 2)
-            return pb_fail(PB_INPUT, NULL, "more than two columns");
-        field[n_fields++] = (span){start, (size_t)(out - start)};
-        while (s->n && *s->p == '\r')
-            s->p++, s->n--;
-        more = s->n && *s->p == ',';
-        if (s->n && !more && *s->p != '\n')
-            return pb_fail(PB_INPUT, NULL, "text follows a closing quotation mark");
-        if (s->n)
-            s->p++, s->n--;
-    }
-    if (n_fields < 2)
-        return pb_fail(PB_INPUT, "the columns are mr,ref", "only one column");
-    return PB_OK;
-}
-
 static pb_err read_csv(table *t, pb_dataset *d, span s, size_t *line)
 {
-    *line = 1;
-    char *text = malloc(s.n ? s.n : 1); // no record is longer than the file
-    if (!text)
-        return pb_fail(PB_MEMORY, NULL, "no memory for %zu bytes", s.n);
-    pb_err err = PB_OK;
-    for (bool header = true; s.n; header = false) {
-        size_t breaks = 0;
-        span field[2];
-        PB_GO(csv_record(field, &breaks, text, &s));
+    pb_csv c;
+    bool more = true;
+    pb_err err = pb_csv_open(&c, s.p, s.n);
+    for (bool header = true; !err && more; header = false) {
+        err = pb_csv_next(&c, &more);
+        *line = c.line;
+        if (err || !more)
+            break;
+        if (c.n_fields < 2)
+            PB_GO(pb_fail(PB_INPUT, "the columns are mr,ref", "only one column"));
+        if (c.n_fields > 2)
+            PB_GO(pb_fail(PB_INPUT, NULL, "more than two columns"));
+        span mr = {c.field[0], c.len[0]}, ref = {c.field[1], c.len[1]};
         if (!header)
-            PB_GO(add_row(t, d, field[0], field[1], false));
-        else if (!is(trim(field[0]), "mr") || !is(trim(field[1]), "ref"))
+            PB_GO(add_row(t, d, mr, ref, false));
+        else if (!is(trim(mr), "mr") || !is(trim(ref), "ref"))
             PB_GO(pb_fail(PB_INPUT, "the file with references is needed",
                           "the header is not mr,ref"));
-        *line += 1 + breaks;
     }
 done:
-    free(text);
+    pb_csv_close(&c);
     return err;
 }
 
@@ -483,6 +440,7 @@ PB_TASK(e2e) = {
     .kind = PB_GENERATE,
     .metric = "bleu",
     .needs_data = true,
+    .folder = "e2e",
     .max_new = 400,
     .load = load,
 };

@@ -1,6 +1,7 @@
 // The whole contract of a task: a name, where the text comes from, and a function that fills in
 // examples. A task file ends with one table, PB_TASK(name) = {...}; the build finds it by its file
-// name, and no other file is edited.
+// name, and no other file is edited. A task whose rows only have to be put into templates needs no
+// C file: tasks/README.md says how it is described in JSON.
 #ifndef PB_TASK_H
 #define PB_TASK_H
 
@@ -59,6 +60,10 @@ typedef struct pb_task {
     const char *metric;        // the headline metric, a name of tasks/metrics/measures.c; those of
                                // its family are computed beside it
     bool needs_data;           // reads args->data
+    const char *folder;        // of its files below args->data, or NULL
+    const char *note;          // what else a reader should know, or NULL
+    const char *content;       // hash of the whole dataset as published, or NULL: not stated
+    const char *description;   // SHA-256 of the JSON file it was made from, or NULL
     size_t max_new;            // generation: most bytes of a response, with room to spare
     size_t sizes[PB_N_SPLITS]; // default number of examples; 0 = all there are
     pb_err (*load)(pb_dataset *d, const struct pb_task *task, const pb_task_args *args);
@@ -84,17 +89,28 @@ pb_err pb_dataset_add(pb_dataset *d, pb_split split, const pb_example *e);
 // Copies a printf-formatted string into the dataset's memory, for building examples.
 char *pb_dataset_text(pb_dataset *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// Says something about the data that a reader should know, such as what was left out and why.
+pb_err pb_dataset_note(pb_dataset *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const char *pb_dataset_note_at(const pb_dataset *d, size_t i); // NULL at the end
+
 size_t pb_dataset_count(const pb_dataset *d, pb_split split);
 const pb_example *pb_dataset_at(const pb_dataset *d, pb_split split, size_t i);
 // SHA-256 over every prompt, response, candidate and reference, in order.
 void pb_dataset_hash(const pb_dataset *d, char out[65]);
 
-// The tasks there are: those that the build found in tasks/, and behind them those of plugins.
+// The tasks there are: those that the build found in tasks/, behind them those of plugins, and
+// descriptions.
 extern const pb_task *const pb_tasks[];    // of the suite, NULL-terminated
-const pb_task *pb_task_at(size_t i);       // of all, or NULL
+const pb_task *pb_task_at(size_t i);       // of all that are no descriptions, or NULL
 pb_err pb_task_register(const pb_task *t); // refuses a name that is taken
-const pb_task *pb_task_find(const char *name);
-// Finds, loads and checks a task; an unknown name lists the known ones.
+// A task by its name, that of a description NAME.json in the tasks folder among them, or a
+// description by its path (with a slash or ".json" in it). An unknown name lists the known ones.
+pb_err pb_task_open(const pb_task **out, const char *name);
+const pb_task *pb_task_find(const char *name);          // the same; NULL when it fails
+bool pb_task_found(const pb_task *t, const char *data); // whether its files are there
+// The names of all tasks, sorted, at most `cap`; each is released with free.
+pb_err pb_task_names(char **out, size_t cap, size_t *n);
+// Opens, loads and checks a task.
 pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args);
 
 #pragma GCC visibility pop

@@ -211,13 +211,14 @@ static pb_err add_example(pb_overlap *o, const pb_example *e)
 static pb_err add_task(pb_overlap *o, const struct args *a, const char *name)
 {
     static const char *const split_name[] = {[PB_VALID] = "valid", [PB_TEST] = "test"};
-    const pb_task *task = pb_task_find(name);
+    const pb_task *task;
+    PB_TRY(pb_task_open(&task, name));
     for (pb_split s = PB_VALID; s <= PB_TEST; s++) {
         char label[128];
-        PB_TRY(pb_path(label, sizeof label, "%s %s", name, split_name[s]));
+        PB_TRY(pb_path(label, sizeof label, "%s %s", task->name, split_name[s]));
         PB_TRY(pb_overlap_set(o, label));
         // The files of a task that reads some are the same for every seed.
-        for (size_t k = 0; k < (task && task->needs_data ? 1 : a->n_seeds); k++) {
+        for (size_t k = 0; k < (task->needs_data || task->description ? 1 : a->n_seeds); k++) {
             pb_dataset *d;
             pb_task_args args = {
                 .data = a->data,
@@ -274,12 +275,28 @@ static pb_err add_path(pb_overlap *o, const struct args *a, const char *path)
     return err;
 }
 
+// All tasks whose data is there.
+static pb_err add_tasks(pb_overlap *o, const struct args *a)
+{
+    char *names[1024];
+    size_t n;
+    PB_TRY(pb_task_names(names, sizeof names / sizeof *names, &n));
+    pb_err err = PB_OK;
+    for (size_t i = 0; i < n; i++) {
+        const pb_task *t;
+        if (!err)
+            err = pb_task_open(&t, names[i]);
+        if (!err && pb_task_found(t, a->data))
+            err = add_task(o, a, names[i]);
+        free(names[i]);
+    }
+    return err;
+}
+
 static pb_err add_evaluation(pb_overlap *o, const struct args *a)
 {
     if (!a->tasks.n)
-        for (size_t i = 0; pb_task_at(i); i++)
-            if (!pb_task_at(i)->needs_data || a->data)
-                PB_TRY(add_task(o, a, pb_task_at(i)->name));
+        PB_TRY(add_tasks(o, a));
     for (size_t i = 0; i < a->tasks.n; i++)
         if (strcmp(a->tasks.item[i], "none"))
             PB_TRY(add_task(o, a, a->tasks.item[i]));

@@ -128,6 +128,8 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
 {
     char h5[4096], shown[96];
     pb_experiment_result r;
+    const pb_task *known;
+    PB_TRY(pb_task_open(&known, task)); // which may be a path
     json_t *c = json_object();
     overlay(c, json_object_get(s->file, "defaults"));
     overlay(c, t);
@@ -137,11 +139,11 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
     json_object_set_new(c, "task", json_string(task));
     json_object_set_new(c, "seed", json_integer(seed));
     json_object_set_new(c, "model", json_string(s->model));
-    snprintf(shown, sizeof shown, "[%zu/%zu] %s, %s, seed %lld", s->done + 1, s->total, task, label,
-             (long long)seed);
+    snprintf(shown, sizeof shown, "[%zu/%zu] %s, %s, seed %lld", s->done + 1, s->total, known->name,
+             label, (long long)seed);
     pb_experiment_args args = {s->a->data, shown, 200, true};
-    pb_err err =
-        pb_path(h5, sizeof h5, "%s/%s/%s-seed%lld.h5", s->a->out, task, label, (long long)seed);
+    pb_err err = pb_path(h5, sizeof h5, "%s/%s/%s-seed%lld.h5", s->a->out, known->name, label,
+                         (long long)seed);
     if (!err)
         err = pb_experiment_run(&r, c, h5, &s->cache, &args);
     json_decref(c);

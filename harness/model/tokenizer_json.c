@@ -445,7 +445,8 @@ static pb_err run_split(workspace *w, size_t i, const char *text, size_t len, pl
 {
     const step *s = &w->t->steps[i];
     next_step next = {w, i + 1, p};
-    return pb_split(s->pattern, w->match, s->behavior, s->invert, text, len, each_piece, &next);
+    return pb_split_text(s->pattern, w->match, s->behavior, s->invert, text, len, each_piece,
+                         &next);
 }
 
 static pb_err run_space(workspace *w, size_t i, const char *text, size_t len, place p)
@@ -480,8 +481,8 @@ static pb_err run_metaspace(workspace *w, size_t i, const char *text, size_t len
     next_step next = {w, i + 1, p};
     if (!s->pattern)
         return run_step(w, i + 1, out->v, out->n, p);
-    return pb_split(s->pattern, w->match, PB_MERGED_WITH_NEXT, false, out->v, out->n, each_piece,
-                    &next);
+    return pb_split_text(s->pattern, w->match, PB_MERGED_WITH_NEXT, false, out->v, out->n,
+                         each_piece, &next);
 }
 
 // Step i of the pre-tokenizers and all after it; after the last one comes the model.

@@ -188,8 +188,8 @@ static pb_err add(splitter *s, size_t start, size_t end, bool match)
     return PB_OK;
 }
 
-pb_err pb_split(const pcre2_code *re, pcre2_match_data *m, pb_behavior behavior, bool invert,
-                const char *text, size_t len, pb_piece_fn *each, void *self)
+pb_err pb_split_text(const pcre2_code *re, pcre2_match_data *m, pb_behavior behavior, bool invert,
+                     const char *text, size_t len, pb_piece_fn *each, void *self)
 {
     splitter s = {.behavior = behavior, .text = text, .each = each, .self = self};
     size_t at = 0, start = 0, end = 0;

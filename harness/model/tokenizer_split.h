@@ -30,8 +30,8 @@ typedef pb_err pb_piece_fn(void *self, const char *piece, size_t len);
 
 // Cuts text[0..len), which is UTF-8, into pieces and calls `each` for every one that is not empty.
 // `invert`: what the expression does not match counts as the matches.
-pb_err pb_split(const pcre2_code *re, pcre2_match_data *m, pb_behavior behavior, bool invert,
-                const char *text, size_t len, pb_piece_fn *each, void *self);
+pb_err pb_split_text(const pcre2_code *re, pcre2_match_data *m, pb_behavior behavior, bool invert,
+                     const char *text, size_t len, pb_piece_fn *each, void *self);
 
 // Length of the longest prefix that is UTF-8.
 size_t pb_utf8_prefix(const char *text, size_t len);

@@ -65,6 +65,62 @@ pb_err pb_seqs_add(pb_seqs *s, const pb_tokenizer *t, const char *prompt, const 
     return push_seq(s, first, n_prompt);
 }
 
+// One encoded prompt and its responses: prompt tokens are [0, end[0]), those of response k
+// [end[k], end[k + 1]).
+static pb_err add_encoded(pb_seqs *s, const int32_t *ids, const size_t *end, size_t n, bool bos,
+                          size_t limit)
+{
+    size_t longest = 0, keep = end[0];
+    for (size_t k = 0; k < n; k++)
+        longest = end[k + 1] - end[k] > longest ? end[k + 1] - end[k] : longest;
+    if (keep + longest > limit) {
+        keep = longest < limit ? limit - longest : 0;
+        if (keep < 1u + bos)
+            return pb_fail(PB_INPUT, "use a backbone with a longer context",
+                           "a response of %zu tokens does not fit into %zu", longest, limit);
+        s->cut++;
+    }
+    for (size_t k = 0; k < n; k++) {
+        size_t first = s->n_tokens;
+        for (size_t i = 0; i < keep; i++)
+            PB_TRY(push_token(s, bos && !i ? ids[0] : ids[end[0] - keep + i]));
+        for (size_t i = end[k]; i < end[k + 1]; i++)
+            PB_TRY(push_token(s, ids[i]));
+        PB_TRY(push_seq(s, first, keep));
+    }
+    return PB_OK;
+}
+
+pb_err pb_seqs_add_cut(pb_seqs *s, const pb_tokenizer *t, const char *prompt,
+                       const char *const *responses, size_t n, size_t limit)
+{
+    pb_err err = PB_OK;
+    pb_seqs whole = {0}; // as a block of tokens
+    bool bos = pb_tokenizer_bos(t) >= 0;
+    size_t *end = malloc((n + 1) * sizeof *end);
+    if (!end)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu responses", n);
+    if (bos)
+        PB_GO(push_token(&whole, pb_tokenizer_bos(t)));
+    PB_GO(pb_tokenizer_encode(t, prompt, strlen(prompt), false, &whole.tokens, &whole.n_tokens,
+                              &whole.cap_tokens));
+    end[0] = whole.n_tokens;
+    for (size_t k = 0; k < n; k++) {
+        size_t bytes = strlen(responses[k]);
+        PB_GO(pb_tokenizer_encode(t, responses[k], bytes, true, &whole.tokens, &whole.n_tokens,
+                                  &whole.cap_tokens));
+        if (pb_tokenizer_eos(t) >= 0)
+            PB_GO(push_token(&whole, pb_tokenizer_eos(t)));
+        end[k + 1] = whole.n_tokens;
+        s->longest_byte = bytes > s->longest_byte ? bytes : s->longest_byte;
+    }
+    err = add_encoded(s, whole.tokens, end, n, bos, limit);
+done:
+    pb_seqs_free(&whole);
+    free(end);
+    return err;
+}
+
 pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d, pb_split split,
                           size_t limit)
 {
@@ -72,6 +128,10 @@ pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d
         const pb_example *e = pb_dataset_at(d, split, i);
         PB_TRY(pb_seqs_add(s, t, e->prompt, e->response, limit));
     }
+    if (!pb_dataset_count(d, split))
+        return pb_fail(PB_INPUT, "train on another task, or evaluate with --steps 0",
+                       "the task has no examples to %s",
+                       split == PB_TRAIN ? "train on" : "validate on");
     if (!s->n)
         return pb_fail(PB_INPUT, "use a backbone with a longer context",
                        "none of %zu examples fits into %zu tokens", s->dropped, limit);

@@ -18,6 +18,7 @@ typedef struct pb_seqs {
     size_t n, cap;
     size_t longest;      // tokens of the longest
     size_t dropped;      // left out because they did not fit
+    size_t cut;          // prompts that lost their beginning to fit
     size_t longest_byte; // bytes of the longest response, for decoding limits
 } pb_seqs;
 
@@ -27,6 +28,11 @@ void pb_seqs_free(pb_seqs *s);
 // dropped.
 pb_err pb_seqs_add(pb_seqs *s, const pb_tokenizer *t, const char *prompt, const char *response,
                    size_t limit);
+// The same for several responses to one prompt, for evaluation, which may leave nothing out: when
+// the longest does not fit, the prompt loses as much of its beginning (behind BOS) as all of them
+// need, so that they stay comparable. Fails when no prompt would be left.
+pb_err pb_seqs_add_cut(pb_seqs *s, const pb_tokenizer *t, const char *prompt,
+                       const char *const *responses, size_t n, size_t limit);
 // All examples of a split with their responses.
 pb_err pb_seqs_from_split(pb_seqs *s, const pb_tokenizer *t, const pb_dataset *d, pb_split split,
                           size_t limit);

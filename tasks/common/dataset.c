@@ -1,4 +1,4 @@
-// Datasets and the registry: string storage, the checks that every task passes, and its identity.
+// Datasets: string storage, the checks that every task passes, and their identity.
 //
 // Strings and reference lists live in blocks that never move, so pointers stay valid while a
 // dataset grows. The arrays of examples do move: take pb_dataset_at only after the last add.
@@ -23,6 +23,8 @@ struct pb_dataset {
     block *blocks;
     pb_example *examples[PB_N_SPLITS];
     size_t count[PB_N_SPLITS], cap[PB_N_SPLITS];
+    const char **notes;
+    size_t n_notes;
     bool exhausted; // an allocation failed; the next add reports it
 };
 
@@ -87,6 +89,7 @@ void pb_dataset_free(pb_dataset *d)
     }
     for (size_t s = 0; s < PB_N_SPLITS; s++)
         free(d->examples[s]);
+    free(d->notes);
     free(d);
 }
 
@@ -105,6 +108,27 @@ char *pb_dataset_text(pb_dataset *d, const char *fmt, ...)
     va_end(again);
     va_end(ap);
     return p;
+}
+
+pb_err pb_dataset_note(pb_dataset *d, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    const char **notes = realloc(d->notes, (d->n_notes + 1) * sizeof *notes);
+    const char *own = copy(d, text);
+    d->notes = notes ? notes : d->notes;
+    if (!notes || !own)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a note");
+    d->notes[d->n_notes++] = own;
+    return PB_OK;
+}
+
+const char *pb_dataset_note_at(const pb_dataset *d, size_t i)
+{
+    return i < d->n_notes ? d->notes[i] : NULL;
 }
 
 static bool has_null(const char *const *list, size_t n)
@@ -181,40 +205,6 @@ void pb_dataset_hash(const pb_dataset *d, char out[65])
                 absorb(out, "reference", e->references[j]);
         }
     }
-}
-
-static struct {
-    const pb_task **t;
-    size_t n;
-} added;
-
-const pb_task *pb_task_at(size_t i)
-{
-    size_t n = 0;
-    while (pb_tasks[n])
-        n++;
-    return i < n ? pb_tasks[i] : i - n < added.n ? added.t[i - n] : NULL;
-}
-
-pb_err pb_task_register(const pb_task *t)
-{
-    if (pb_task_find(t->name))
-        return pb_fail(PB_USAGE, "choose another name", "there is a task \"%s\" already", t->name);
-    const pb_task **more = realloc(added.t, (added.n + 1) * sizeof *more);
-    if (!more)
-        return pb_fail(PB_MEMORY, NULL, "no memory for a task");
-    added.t = more;
-    added.t[added.n++] = t;
-    return PB_OK;
-}
-
-const pb_task *pb_task_find(const char *name)
-{
-    const pb_task *t;
-    for (size_t i = 0; (t = pb_task_at(i)); i++)
-        if (!strcmp(t->name, name))
-            return t;
-    return NULL;
 }
 
 static pb_err check_ranking(const pb_example *e)
@@ -323,23 +313,11 @@ static pb_err check(const pb_dataset *d, const pb_task *task, const pb_task_args
     return check_disjoint(d);
 }
 
-static pb_err unknown_task(const char *name)
-{
-    char list[400] = "";
-    size_t n = 0;
-    const pb_task *t;
-    for (size_t i = 0; (t = pb_task_at(i)) && n < sizeof list; i++)
-        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
-                              n ? ", " : "known tasks: ", t->name);
-    return pb_fail(PB_USAGE, list, "unknown task \"%s\"", name);
-}
-
 pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args)
 {
     *out = NULL;
-    const pb_task *task = pb_task_find(name);
-    if (!task)
-        return unknown_task(name);
+    const pb_task *task;
+    PB_TRY(pb_task_open(&task, name));
     if (task->needs_data && !args->data) {
         char hint[480];
         snprintf(hint, sizeof hint, "give --data DIR; originals: %s", task->source);

@@ -195,6 +195,46 @@ static void sequences(void **state)
     pb_tokenizer_close(t);
 }
 
+// A prompt that does not fit loses its beginning, behind BOS, by the longest of its responses; one
+// that fits is what pb_seqs_add makes.
+static void cut(void **state)
+{
+    (void)state;
+    static const char *const both[] = {"u", "xyz"}; // not the longest first
+    pb_tokenizer *t;
+    pb_seqs s = {0}, plain = {0};
+    assert_int_equal(pb_tokenizer_open(&t, "bytes", 300), PB_OK);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(pb_seqs_add(&plain, t, "abcdef", both[i], 11), PB_OK);
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 11), PB_OK); // just fits
+    assert_int_equal(s.cut, 0);
+    assert_int_equal(s.n, 2);
+    assert_int_equal(s.longest, plain.longest);
+    assert_int_equal(s.longest_byte, 3);
+    assert_memory_equal(s.seq, plain.seq, 2 * sizeof *s.seq);
+    assert_memory_equal(s.tokens, plain.tokens, plain.n_tokens * sizeof *s.tokens);
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 9), PB_OK);
+    assert_int_equal(s.cut, 1);
+    for (size_t i = 2; i < 4; i++) {
+        const int32_t *x = s.tokens + s.seq[i].first, *whole = plain.tokens;
+        assert_int_equal(s.seq[i].n_prompt, 5); // BOS c d e f, for both
+        assert_int_equal(x[0], pb_tokenizer_bos(t));
+        assert_memory_equal(x + 1, whole + 3, 4 * sizeof *x);
+        assert_int_equal(s.seq[i].n, i == 2 ? 7 : 9);
+        assert_int_equal(x[s.seq[i].n - 1], pb_tokenizer_eos(t));
+    }
+    // At least one token of the prompt must be left.
+    size_t n = s.n;
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 6), PB_OK);
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 5), PB_INPUT);
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 3), PB_INPUT);
+    assert_int_equal(s.n, n + 2);
+    assert_int_equal(s.dropped, 0);
+    pb_seqs_free(&s);
+    pb_seqs_free(&plain);
+    pb_tokenizer_close(t);
+}
+
 // Pieces follow one another without gap or overlap, and none has a single token.
 static void text(void **state)
 {
@@ -225,7 +265,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(epoch_order), cmocka_unit_test(everybody), cmocka_unit_test(packed),
-        cmocka_unit_test(sequences),   cmocka_unit_test(text),
+        cmocka_unit_test(sequences),   cmocka_unit_test(text),      cmocka_unit_test(cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
 }

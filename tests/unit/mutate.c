@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "fuzz/adapter.h"
+#include "fuzz/description.h"
 #include "fuzz/gguf.h"
 #include "fuzz/targets.h"
 #include "fuzz/tokenizers.h"
@@ -30,6 +31,7 @@ static const format formats[] = {
     {"gguf", seed_gguf, target_gguf},
     {"tokenizer", seed_tokenizer, target_tokenizer},
     {"adapter", seed_adapter, target_adapter},
+    {"description", seed_description, target_description},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 

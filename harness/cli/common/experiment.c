@@ -215,8 +215,12 @@ static pb_err read_config(experiment *e, const json_t *config)
     if (e->adapter)
         PB_TRY(read_adapter(e));
     e->method = pb_method_find(e->method_name);
-    e->task = pb_task_find(e->task_name);
-    return e->method && e->task ? PB_OK : PB_USAGE;
+    if (!e->method)
+        return PB_USAGE;
+    PB_TRY(pb_task_open(&e->task, e->task_name));
+    if (e->task->description)
+        json_object_set_new(e->config, "task_description", json_string(e->task->description));
+    return PB_OK;
 }
 
 static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args *args)
@@ -233,8 +237,13 @@ static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args
         cache->data = NULL;
         PB_TRY(pb_task_load(&cache->data, e->task_name, &ta));
         memcpy(cache->data_key, key, sizeof key);
+        const char *note;
+        for (size_t i = 0; (note = pb_dataset_note_at(cache->data, i)); i++)
+            pb_info("task %s: %s", e->task->name, note);
     }
     e->data = cache->data;
+    json_object_set_new(e->config, "task", json_string(e->task->name));
+    e->task_name = e->task->name;
     pb_dataset_hash(e->data, hash);
     json_object_set_new(e->config, "data_sha256", json_string(hash));
     json_object_set_new(e->config, "task_version", json_string(e->task->version));
@@ -444,7 +453,9 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     PB_GO(pb_path(checkpoint, sizeof checkpoint, "%s.checkpoint", h5));
     if (e->a)
         room -= e->a->prefix_len;
-    PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
+    // Without steps training examples matter only to a method that starts from their text.
+    if (e->steps || (!e->from && e->method->text_len && e->method->text_len(e->opts)))
+        PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
     PB_GO(make_adapter(e, &seqs));
     PB_GO(params_event(e));
     if (!e->trainable || !e->steps)
@@ -458,6 +469,9 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     if (seqs.dropped)
         pb_warn("%zu of %zu training examples are longer than %zu tokens and are left out",
                 seqs.dropped, seqs.dropped + seqs.n, room);
+    if (valid.dropped)
+        pb_warn("%zu of %zu validation examples are longer than %zu tokens and are left out",
+                valid.dropped, valid.dropped + valid.n, room);
     pb_train_options o;
     pb_train_defaults(&o);
     o.steps = (size_t)e->steps;
@@ -504,6 +518,9 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     out->metric = r.headline;
     out->score = r.score;
     out->loss = r.loss;
+    if (r.truncated)
+        pb_warn("%zu of %zu test prompts lost their beginnings to fit into %zu tokens", r.truncated,
+                r.n, e->m->config.context);
     pb_err err = eval_event(e, &r);
     pb_eval_result_free(&r);
     return err;
