@@ -24,7 +24,8 @@ enum {
     KEY_TASK_SEED,
     KEY_NTRAIN,
     KEY_NVALID,
-    KEY_NTEST
+    KEY_NTEST,
+    KEY_GENERAL
 };
 
 static const struct argp_option opts[] = {
@@ -53,6 +54,10 @@ static const struct argp_option opts[] = {
     {"train-examples", KEY_NTRAIN, "N", 0, "Use at most so many (default: the task's)", 1},
     {"valid-examples", KEY_NVALID, "N", 0, "Likewise", 1},
     {"test-examples", KEY_NTEST, "N", 0, "Likewise", 1},
+    {"general-text", KEY_GENERAL, "FILE", 0,
+     "Also the loss on this text (documents between blank lines), and how much more it is than the "
+     "backbone's: forgetting",
+     1},
     PB_DECODING_OPTIONS,
     PB_WEIGHTS_OPTION,
     {0}};
@@ -167,6 +172,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_NTEST:
         put_size(state, child(c, "limit"), "test", arg);
+        break;
+    case KEY_GENERAL:
+        json_object_set_new(c, "general_text", json_string(arg));
         break;
     case PB_KEY_BEAM:
         put_size(state, c, "beam", arg);

@@ -126,6 +126,22 @@ const pb_measure pb_measures[] = {
      .applies = pb_wikisql_has_tables},
     {PERCENT("gsm8k_strict", PB_NUMBER), .items = pb_gsm8k_strict},
     {PERCENT("gsm8k_flexible", PB_NUMBER), .items = pb_gsm8k_flexible},
+    {.name = "forgetting",
+     .unit = "nat/token",
+     .family = PB_GENERAL,
+     .lower_is_better = true,
+     .scale = 1,
+     .digits = 4,
+     .array = "forgetting",
+     .width = 1},
+    {.name = "general_loss",
+     .unit = "nat/token",
+     .family = PB_GENERAL,
+     .lower_is_better = true,
+     .scale = 1,
+     .digits = 4,
+     .array = "general_loss",
+     .width = 1},
     {0}};
 
 const pb_measure *pb_measure_find(const char *name)
@@ -136,15 +152,21 @@ const pb_measure *pb_measure_find(const char *name)
     return NULL;
 }
 
+static bool fits(const pb_measure *m, pb_task_kind kind)
+{
+    return m->family == PB_LIKELIHOOD ||
+           (m->family != PB_GENERAL && (m->family == PB_RANKING) == (kind == PB_RANK));
+}
+
 pb_err pb_measure_check(const char *name, pb_task_kind kind)
 {
     const pb_measure *m = name ? pb_measure_find(name) : NULL;
-    if (m && (m->family == PB_LIKELIHOOD || (m->family == PB_RANKING) == (kind == PB_RANK)))
+    if (m && fits(m, kind))
         return PB_OK;
     char list[400] = "";
     size_t n = 0;
     for (const pb_measure *k = pb_measures; k->name && n < sizeof list; k++)
-        if (k->family == PB_LIKELIHOOD || (k->family == PB_RANKING) == (kind == PB_RANK))
+        if (fits(k, kind))
             n +=
                 (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "one of: ", k->name);
     return pb_fail(PB_INPUT, list, "the metric \"%s\" %s", name ? name : "",

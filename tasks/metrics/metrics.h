@@ -30,7 +30,8 @@ typedef enum pb_measure_family {
     PB_PROSE,  // data to text, instructions
     PB_ANSWER, // short answers to questions
     PB_QUERY,  // text to SQL
-    PB_NUMBER  // sums with a number at the end
+    PB_NUMBER, // sums with a number at the end
+    PB_GENERAL // of other text than the task's
 } pb_measure_family;
 
 enum { PB_MOST_STATS = 16 }; // of one item

@@ -39,7 +39,7 @@ static int set_up(void **state)
             pb_rng r = pb_rng_make(50 + i, PB_STREAM_TEST, (uint32_t)k);
             fill(a->params.v + s->offset, s->rows * s->cols, s->init == PB_INIT_ONE, 0.2, &r);
         }
-        OK(pb_adapter_serve(a));
+        OK(pb_adapter_serve(a, model));
         longest_prefix = a->prefix_len > longest_prefix ? a->prefix_len : longest_prefix;
         tenants[n_tenants++] = a;
         free(options);

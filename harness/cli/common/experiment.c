@@ -55,6 +55,7 @@ pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_mode
 
 typedef struct experiment {
     const char *model, *task_name, *method_name, *schedule;
+    const char *general; // file of text that forgetting is measured on, or NULL
     const char *adapter; // folder of an adapter to train further, or NULL
     const json_t *options, *limit;
     char budget[64]; // as text; empty: none
@@ -158,6 +159,7 @@ static pb_err read_config(experiment *e, const json_t *config)
                                         "beam",
                                         "length_penalty",
                                         "no_repeat_ngram",
+                                        "general_text",
                                         NULL};
     const char *weights = "auto"; // a key of its own only where it is asked for; so is decoding
     int64_t beam = 1, gram = 0;
@@ -175,6 +177,12 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_json_opt_str(c, "weights", &weights));
     PB_TRY(pb_storage_find(&e->weights, weights));
     PB_TRY(pb_json_opt_str(c, "adapter", &e->adapter));
+    PB_TRY(pb_json_opt_str(c, "general_text", &e->general));
+    if (e->general) {
+        char hash[PB_HASH_LEN];
+        PB_TRY(pb_sha256_file(hash, e->general));
+        json_object_set_new(e->config, "general_text_sha256", json_string(hash));
+    }
     PB_TRY(pb_json_int(c, "seed", &e->seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "task_seed", &e->task_seed, 0, INT64_MAX));
     PB_TRY(pb_json_int(c, "steps", &e->steps, 0, 100000000));
@@ -368,7 +376,29 @@ static json_t *statistics(const double *v, size_t n, size_t width)
     return a;
 }
 
-static pb_err eval_event(experiment *e, const pb_eval_result *r)
+// Loss of general text with the adapter (or the trained backbone), and how much more that is than
+// without: documents of a text file between blank lines, cut to the context, each from its first
+// token on.
+static pb_err forgetting(experiment *e, const pb_model *base, double *loss, double *more)
+{
+    pb_file f;
+    pb_seqs s = {0};
+    double before = 0;
+    size_t room = e->m->config.context - (e->served ? e->served->prefix_len : 0);
+    PB_TRY(pb_file_map(&f, e->general));
+    pb_err err =
+        pb_seqs_from_text(&s, e->m->tokenizer, (const char *)f.data, f.size, "\n\n", room, NULL);
+    if (!err)
+        err = pb_mean_loss(base, NULL, &s, &before);
+    if (!err)
+        err = pb_mean_loss(e->m, e->served, &s, loss);
+    *more = *loss - before;
+    pb_seqs_free(&s);
+    pb_file_unmap(&f);
+    return err ? pb_context(err, "%s", e->general) : PB_OK;
+}
+
+static pb_err eval_event(experiment *e, const pb_eval_result *r, const pb_model *base)
 {
     json_t *per = json_object(), *metrics = json_object(), *loss = json_array();
     for (size_t i = 0; i < r->n; i++)
@@ -381,6 +411,17 @@ static pb_err eval_event(experiment *e, const pb_eval_result *r)
         json_object_set_new(metrics, m->name, pb_run_number(r->scores[i].value));
         if (!json_object_get(per, m->array))
             json_object_set_new(per, m->array, statistics(r->scores[i].items, r->n, m->width));
+    }
+    if (e->general) {
+        double after, more;
+        pb_err err = forgetting(e, base, &after, &more);
+        if (err) {
+            json_decref(per);
+            json_decref(metrics);
+            return err;
+        }
+        json_object_set_new(metrics, "general_loss", pb_run_number(after));
+        json_object_set_new(metrics, "forgetting", pb_run_number(more));
     }
     json_t *ev = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task",
                            e->task_name, "split", "test", "headline", r->headline->name,
@@ -504,7 +545,8 @@ done:
     return err;
 }
 
-static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experiment_args *args)
+static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experiment_args *args,
+                       const pb_model *base)
 {
     pb_eval_result r = {0};
     char label[128];
@@ -521,7 +563,7 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     if (r.truncated)
         pb_warn("%zu of %zu test prompts lost their beginnings to fit into %zu tokens", r.truncated,
                 r.n, e->m->config.context);
-    pb_err err = eval_event(e, &r);
+    pb_err err = eval_event(e, &r, base);
     pb_eval_result_free(&r);
     return err;
 }
@@ -538,10 +580,10 @@ static pb_err save(const experiment *e, const char *h5)
 
 // Runs what is set up; every error from here on is the run's own.
 static pb_err work(experiment *e, pb_experiment_result *out, const char *h5,
-                   const pb_experiment_args *args)
+                   const pb_experiment_args *args, const pb_model *base)
 {
     PB_TRY(train(e, h5, args));
-    PB_TRY(evaluate(e, out, args));
+    PB_TRY(evaluate(e, out, args, base));
     return args->save_adapter ? save(e, h5) : PB_OK;
 }
 
@@ -599,7 +641,7 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
         out->status = "failed";
         err = pb_run_finish(e.run, PB_RUN_FAILED, out->why);
     } else {
-        err = work(&e, out, h5, args);
+        err = work(&e, out, h5, args, cache->model);
         if (!err) {
             err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
         } else if (err == PB_DIVERGED) {
