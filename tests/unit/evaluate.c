@@ -35,7 +35,7 @@ static int set_up(void **state)
         for (size_t i = 0; i < s->rows * s->cols; i++)
             adapter->params.v[s->offset + i] += (real)(0.02 * pb_rng_normal(&r));
     }
-    OK(pb_adapter_serve(adapter));
+    OK(pb_adapter_serve(adapter, model));
     free(options);
     return 0;
 }
