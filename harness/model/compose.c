@@ -354,6 +354,13 @@ static char *text(const char *a, const char *between, const char *b)
     return out;
 }
 
+static void append(const char **to, const char *between, const char *b)
+{
+    const char *was = *to;
+    *to = was ? text(was, between, b ? b : "") : NULL;
+    free((char *)was);
+}
+
 static pb_err no_memory(const char *name)
 {
     return pb_fail(PB_MEMORY, NULL, "no memory for the composition %s", name);
@@ -403,10 +410,10 @@ static pb_err make_table(parts *p, const char *name)
     for (size_t i = 0; i < p->n; i++) {
         const pb_method *m = p->m[i];
         if (i) {
-            t->doc = text(t->doc, "; ", m->doc); // kept as long as the program: so are its parts
-            t->citation = text(t->citation, "; ", m->citation);
-            t->formula = text(t->formula, "\n", m->formula ? m->formula : "");
-            t->bibtex = text(t->bibtex, "", m->bibtex ? m->bibtex : "");
+            append(&t->doc, "; ", m->doc);
+            append(&t->citation, "; ", m->citation);
+            append(&t->formula, "\n", m->formula);
+            append(&t->bibtex, "", m->bibtex);
         }
         if (!t->name || !t->doc || !t->citation || !t->formula || !t->bibtex)
             return no_memory(name);
