@@ -150,9 +150,12 @@ typedef struct pb_bilevel {
 
 typedef struct pb_method {
     const char *name;
+    // Of a method whose files, once folded, are those of the method with its peft_type and are read
+    // as such: its options that have other defaults, "name=value name=value". Else NULL.
+    const char *variant;
     const char *doc;              // one line
     const char *citation;         // where it was published
-    const char *peft_type;        // of adapter_config.json; no two methods share one
+    const char *peft_type;        // of adapter_config.json
     const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
     const pb_option *options; // ends with a row whose name is NULL

@@ -31,6 +31,8 @@ static void show(const pb_method *m)
         "can be merged: %s\nprefill in chunks: %s\n",
         m->name, m->doc, m->citation, m->knob ? m->knob : "none", m->lr, m->identity ? "yes" : "no",
         m->merge ? "yes" : "no", m->whole_prompt ? "no" : "yes");
+    if (m->variant && *m->variant)
+        printf("other defaults: %s\n", m->variant);
     for (const pb_option *o = m->options; o->name; o++) {
         printf("  %-14s %s (default %s)\n", o->name, o->doc, o->def);
         if (o->names) {

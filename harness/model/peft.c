@@ -464,7 +464,7 @@ pb_err pb_peft_method(const pb_method **out, const json_t *file)
     PB_TRY(pb_json_str(file, "peft_type", &type));
     for (size_t i = 0; pb_methods[i]; i++) {
         size_t n = strlen(known);
-        if (pb_methods[i]->backbone)
+        if (pb_methods[i]->backbone || pb_methods[i]->variant)
             continue;
         if (!strcmp(pb_methods[i]->peft_type, type)) {
             *out = pb_methods[i];

@@ -75,6 +75,23 @@ static void published(void **state)
     }
 }
 
+// A variant has its own defaults, and its folders are those of the method it is a variant of.
+static void variants(void **state)
+{
+    char folder[400];
+    (void)state;
+    pb_adapter *a = make("loraplus", &tinies[0].config, ""), *b;
+    for (size_t i = 0; i < a->layout.n; i++) {
+        const pb_spec *s = &a->layout.spec[i];
+        assert_true(s->lr_scale == (strstr(s->name, "lora_B") ? 16 : 1));
+    }
+    save(a, folder);
+    OK(pb_adapter_load(&b, folder, &tinies[0].config, NULL));
+    assert_string_equal(b->method->name, "lora");
+    pb_adapter_free(a);
+    pb_adapter_free(b);
+}
+
 // ---------------------------------------------------------------- reading configurations
 
 static const pb_config *const base = &tinies[0].config; // 2 layers
@@ -393,9 +410,9 @@ static void lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published), cmocka_unit_test(selected), cmocka_unit_test(refused),
-        cmocka_unit_test(weights),   cmocka_unit_test(pickle),   cmocka_unit_test(identity),
-        cmocka_unit_test(lists),
+        cmocka_unit_test(published), cmocka_unit_test(variants), cmocka_unit_test(selected),
+        cmocka_unit_test(refused),   cmocka_unit_test(weights),  cmocka_unit_test(pickle),
+        cmocka_unit_test(identity),  cmocka_unit_test(lists),
     };
     return cmocka_run_group_tests(tests, tiny_folder_make, tiny_folder_remove);
 }
