@@ -119,9 +119,14 @@ typedef struct pb_peft_key {
 
 // ---------------------------------------------------------------- the method
 
+// The frozen weight of a linear, row-major: w(out,in). Outside a step.
+struct pb_model;
+void pb_frozen_weight(const struct pb_model *m, size_t layer, pb_linear_id l, real *w);
+
 // What `init` may use beside the random initial values that the layout asked for.
 typedef struct pb_init_args {
     const pb_config *config;
+    const struct pb_model *backbone; // NULL where the values of an adapter do not matter
     uint64_t seed;
     // Keys (rotated) and values of a text run through the backbone: (L, n_text, KVH*D); NULL when
     // the method did not ask by `text_len`.

@@ -156,11 +156,11 @@ void pb_adapter_free(pb_adapter *a)
     free(a);
 }
 
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_k,
-                       const real *text_v)
+pb_err pb_adapter_init(pb_adapter *a, const struct pb_model *m, uint64_t seed, size_t n_text,
+                       const real *text_k, const real *text_v)
 {
     pb_params_init(&a->params, seed);
-    pb_init_args args = {&a->config, seed, n_text, text_k, text_v};
+    pb_init_args args = {&a->config, m, seed, n_text, text_k, text_v};
     return a->method->init ? a->method->init(&a->params, &args) : PB_OK;
 }
 

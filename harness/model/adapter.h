@@ -38,9 +38,9 @@ pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
                       const pb_config *config, bool trainable);
 void pb_adapter_free(pb_adapter *a);
 
-// Initial values; text_k, text_v as in pb_init_args.
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_k,
-                       const real *text_v);
+// Initial values; the backbone (or NULL) and text_k, text_v as in pb_init_args.
+pb_err pb_adapter_init(pb_adapter *a, const struct pb_model *m, uint64_t seed, size_t n_text,
+                       const real *text_k, const real *text_v);
 
 // The form that is saved and served: a new adapter, or a plain copy when nothing is to fold.
 pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a);

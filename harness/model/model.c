@@ -182,6 +182,12 @@ static void place(pb_model *m, pb_arena *a, const bool *narrow, bool trainable, 
     }
 }
 
+void pb_frozen_weight(const pb_model *m, size_t layer, pb_linear_id l, real *w)
+{
+    const pb_weight *lin = &m->layer[layer].lin[l];
+    pb_unpack(w, lin, 0, lin->out);
+}
+
 void pb_model_repack(pb_model *m)
 {
 #pragma omp parallel for schedule(dynamic, 1)

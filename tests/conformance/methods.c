@@ -34,6 +34,8 @@ static const struct {
     {"lora", "targets=k@0,up rslora=true ranks=up@1:3 alphas=up:9", false},
     {"lora", "lr_ratio=7", false},
     {"loraplus", "rslora=true targets=v,up@1", false},
+    {"pissa", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
+    {"pissa", "rslora=true rank=6 dropout=0.3 alphas=up@1:2", false},
     {"ia3", "rank=3", false},
     {"ia3", "targets=q,k,v,o,gate,up,down inputs=q,v,o@1,up,down@0", false},
     {"ia3", "targets=v@1,gate,up@0 inputs=gate,up rank=2", false},
@@ -138,7 +140,7 @@ static pb_adapter *fresh(const subject *s, size_t t, bool trainable)
             pb_step_read_kv(st, 0, l, n, k + l * n * kv, v + l * n * kv);
         pb_step_free(st);
     }
-    OK(pb_adapter_init(a, 7, n, n ? k : NULL, n ? v : NULL));
+    OK(pb_adapter_init(a, m, 7, n, n ? k : NULL, n ? v : NULL));
     free(k);
     OK(pb_adapter_serve(a));
     return a;

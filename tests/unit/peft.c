@@ -36,7 +36,7 @@ static pb_adapter *make(const char *method, const pb_config *c, const char *opti
         OK(pb_options_set(m, o, w, value));
     }
     OK(pb_adapter_new(&a, m, o, c, false));
-    OK(pb_adapter_init(a, 1, 0, NULL, NULL));
+    OK(pb_adapter_init(a, NULL, 1, 0, NULL, NULL));
     free(o);
     return a;
 }
