@@ -128,7 +128,7 @@ const pb_peft_key pb_lora_keys[] = {
     {"fan_in_fan_out", .only = "[false]"},
     // These initialisers leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ change it.
     {"init_lora_weights", .only = "[true, false, \"gaussian\", \"eva\", \"orthogonal\"]"},
-    {"use_dora", .only = "[null, false]"},
+    {"use_dora", .only = "[null, false, true]"}, // true: dora.c
     {"use_qalora", .only = "[null, false]"},
     {"use_bdlora", .only = "[null, false]"},
     {"lora_bias", .only = "[null, false]"},

@@ -150,7 +150,7 @@ static pb_err run(int argc, char **argv)
     }
     if (a.adapter) {
         PB_GO(pb_adapter_load(&ad, a.adapter, &m->config, m->sha256));
-        PB_GO(pb_adapter_serve(ad));
+        PB_GO(pb_adapter_serve(ad, m));
     }
     PB_GO(encode_prompt(m, &a, &ids, &n, &cap));
     out = malloc(a.max_new * sizeof *out);

@@ -244,7 +244,7 @@ static pb_err run(int argc, char **argv)
     }
     if (a.adapter) {
         PB_GO(pb_adapter_load(&ad, a.adapter, &m->config, m->sha256));
-        PB_GO(pb_adapter_serve(ad));
+        PB_GO(pb_adapter_serve(ad, m));
     }
     pb_step_limits limits = {
         .rows = n, .segments = 1, .slots = a.greedy ? 1 : 0, .positions = total};

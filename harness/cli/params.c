@@ -146,7 +146,7 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
     }
     PB_GO(pb_adapter_new(&ad, method, options, &m->config, false));
     PB_GO(pb_adapter_folded(&served, ad));
-    PB_GO(pb_adapter_serve(served));
+    PB_GO(pb_adapter_serve(served, NULL));
     PB_GO(added(m, served, 1, m->config.context / 2, &decode, &regions));
     PB_GO(added(m, served, m->config.context / 2, 0, &prefill, &ignored));
     printf(csv ? "%s,%s,%zu,%.6g,%s,%zu,%.6g,%.6g,%zu,\n"

@@ -196,8 +196,14 @@ void pb_adapter_refresh(pb_adapter *f, const pb_adapter *a)
     memcpy(f->params.v, a->params.v, a->layout.size * sizeof(real));
 }
 
-pb_err pb_adapter_serve(pb_adapter *a)
+pb_err pb_adapter_derive(pb_adapter *a, const struct pb_model *m)
 {
+    return a->method->derive ? a->method->derive(&a->params, m) : PB_OK;
+}
+
+pb_err pb_adapter_serve(pb_adapter *a, const struct pb_model *m)
+{
+    PB_TRY(pb_adapter_derive(a, m));
     if (!a->prefix_len)
         return PB_OK;
     pb_err err = PB_OK;
@@ -313,6 +319,8 @@ pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
         out[n] = (pb_tensor_out){.name = names[n], .dtype = PB_F32, .n_dims = 2};
         out[n].shape[0] = t ? s->cols : s->rows;
         out[n].shape[1] = t ? s->rows : s->cols;
+        if (s->flags & PB_VECTOR)
+            out[n].n_dims = 1, out[n].shape[0] = s->cols;
         out[n++].data = file_order(a, s, tmp + s->offset);
     }
     PB_GO(pb_peft_write(&cfg, a));
@@ -337,7 +345,10 @@ static pb_err read_values(pb_adapter *a, const pb_spec *s, const pb_tensors *t, 
     bool turned = s->flags & PB_TRANSPOSED;
     real *v = a->params.v + s->offset;
     PB_TRY(pb_adapter_key(key, sizeof key, s));
-    PB_TRY(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
+    if (s->flags & PB_VECTOR)
+        PB_TRY(pb_tensors_need(t, key, s->cols, 0, &x));
+    else
+        PB_TRY(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
     pb_tensor_read(x, 0, x->count, turned ? tmp : v);
     if (turned)
         transpose(v, tmp, s->cols, s->rows);
@@ -397,7 +408,8 @@ pb_err pb_adapter_read(pb_adapter **out, const json_t *file, const pb_tensors *t
             saved++;
         }
     if (pb_tensors_count(t) != saved)
-        err = find_unexpected(&a->layout, t);
+        PB_GO(find_unexpected(&a->layout, t));
+    err = pb_adapter_derive(a, NULL);
 done:
     if (err) {
         pb_adapter_free(*out);

@@ -46,9 +46,11 @@ pb_err pb_adapter_init(pb_adapter *a, const struct pb_model *m, uint64_t seed, s
 pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a);
 // Copies the values of `a` again (after more training) into what pb_adapter_folded made.
 void pb_adapter_refresh(pb_adapter *folded, const pb_adapter *a);
-// Packs the prefix, so that a step need not compute it; no-op for other methods. Call again after
-// values changed.
-pb_err pb_adapter_serve(pb_adapter *a);
+// Computes derived parameters; before values that were set are used in training.
+pb_err pb_adapter_derive(pb_adapter *a, const struct pb_model *m);
+// The same, and packs the prefix, so that a step need not compute it. Call again after values
+// changed. The backbone may be NULL where results do not matter.
+pb_err pb_adapter_serve(pb_adapter *a, const struct pb_model *m);
 
 // Bytes that one more tenant with this adapter keeps in memory.
 size_t pb_adapter_resident(const pb_adapter *a);

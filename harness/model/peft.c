@@ -454,6 +454,17 @@ static pb_err read_keys(const pb_method *m, void *options, const json_t *file, c
     return PB_OK;
 }
 
+// Whether a file has what tells the method apart from others of its type.
+static bool is_where(const pb_method *m, const json_t *file)
+{
+    const char *key;
+    json_t *where = json_loads(m->peft_where, 0, NULL), *v;
+    bool same = true;
+    json_object_foreach(where, key, v) same &= json_equal(v, json_object_get(file, key)) != 0;
+    json_decref(where);
+    return same;
+}
+
 pb_err pb_peft_method(const pb_method **out, const json_t *file)
 {
     char known[256] = "known are";
@@ -463,15 +474,17 @@ pb_err pb_peft_method(const pb_method **out, const json_t *file)
         return pb_fail(PB_INPUT, NULL, "adapter_config.json must hold a JSON object");
     PB_TRY(pb_json_str(file, "peft_type", &type));
     for (size_t i = 0; pb_methods[i]; i++) {
+        const pb_method *m = pb_methods[i];
         size_t n = strlen(known);
-        if (pb_methods[i]->backbone || pb_methods[i]->variant)
+        if (m->backbone || m->variant)
             continue;
-        if (!strcmp(pb_methods[i]->peft_type, type)) {
-            *out = pb_methods[i];
-            return PB_OK;
-        }
-        snprintf(known + n, sizeof known - n, " %s", pb_methods[i]->peft_type);
+        if (!strcmp(m->peft_type, type) && (m->peft_where ? is_where(m, file) : !*out))
+            *out = m;
+        if (!m->peft_where)
+            snprintf(known + n, sizeof known - n, " %s", m->peft_type);
     }
+    if (*out)
+        return PB_OK;
     return pb_fail(PB_UNSUPPORTED, known, "\"peft_type\" is \"%.80s\"", type);
 }
 
@@ -614,6 +627,11 @@ pb_err pb_peft_write(json_t **out, const pb_adapter *a)
         } else if (k->follows) {
             json_object_set_new(j, k->key, json_integer((json_int_t)k->follows(&a->config)));
         }
+    }
+    if (m->peft_where) {
+        json_t *where = json_loads(m->peft_where, 0, NULL);
+        json_object_update(j, where);
+        json_decref(where);
     }
     if (*a->base_sha256)
         json_object_set_new(backbone, "sha256", json_string(a->base_sha256));

@@ -120,7 +120,7 @@ pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb
             a->params.v[s->offset + k] += (real)(0.06 * (pb_rng_uniform(&r) - 0.5));
     }
     PB_GO(pb_adapter_folded(out, a));
-    PB_GO(pb_adapter_serve(*out));
+    PB_GO(pb_adapter_serve(*out, NULL));
 done:
     free(text);
     pb_adapter_free(a);

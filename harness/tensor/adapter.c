@@ -3,6 +3,7 @@
 // One parallel region per operation over *items*: runs of rows that share one tenant's parameters.
 // Gradients of parameters are summed over items in their order, split over columns, so that the
 // result does not depend on the number of threads.
+#include "tensor/layers.h"
 #include "tensor/ops.h"
 
 #include <math.h>
@@ -289,6 +290,79 @@ pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l)
 {
     struct scale o = {.y = y, .id = l};
     return pb_most_cols(c, l) ? scale_forward(c, &o) : y;
+}
+
+struct magnify {
+    pb_node node;
+    pb_mat *z, *y;
+    const real *bias; // or NULL
+    int m, d;
+};
+
+static void magnify_back(pb_ctx *c, pb_node *self)
+{
+    struct magnify *o = (struct magnify *)self;
+    const pb_selection *sel = c->sel;
+    size_t N = o->z->cols;
+    pb_count(c, 6.0 * (double)(o->z->rows * N), 0, 2, (double)(o->z->rows * N));
+    if (c->dry)
+        return;
+    PB_FOR(c, o->z->rows * N)
+    for (size_t i = 0; i < (o->y->d ? sel->n_rows : 0); i++) {
+        pb_view m, d;
+        bool has = pb_lookup(c, sel->rows[i].params, o->m, &m) &&
+                   pb_lookup(c, sel->rows[i].params, o->d, &d);
+        for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++)
+            for (size_t k = 0; k < N; k++)
+                drow(o->y, r)[k] += drow(o->z, r)[k] * (has ? m.v[k] / d.v[k] : 1);
+    }
+    PB_FOR(c, o->z->rows * N)
+    for (size_t b = 0; b < (N + COLUMN_BLOCK - 1) / COLUMN_BLOCK; b++)
+        for (size_t i = 0; i < sel->n_rows; i++) {
+            pb_view m, d;
+            if (!pb_lookup(c, sel->rows[i].params, o->m, &m) || !m.d ||
+                !pb_lookup(c, sel->rows[i].params, o->d, &d))
+                continue;
+            size_t end = (b + 1) * COLUMN_BLOCK < N ? (b + 1) * COLUMN_BLOCK : N;
+            for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++)
+                for (size_t k = b * COLUMN_BLOCK; k < end; k++)
+                    m.d[k] += drow(o->z, r)[k] *
+                              ((row(o->y, r)[k] - (o->bias ? o->bias[k] : 0)) / d.v[k]);
+        }
+}
+
+pb_mat *pb_magnify(pb_ctx *c, pb_mat *y, int linear, int m, int d)
+{
+    const pb_selection *sel = c->sel;
+    size_t N = y->cols;
+    double bytes = 0;
+    struct magnify o = {
+        .z = y, .y = y, .bias = c->linears ? c->linears[linear].bias : NULL, .m = m, .d = d};
+    (void)work_of(c, sel->rows, sel->n_rows, m, &bytes);
+    pb_count(c, 4.0 * (double)(y->rows * N), 2 * bytes, 1, (double)(y->rows * N));
+    if (c->record && (y->d || pb_trained(c, m))) { // as in pb_scale: y is needed again
+        o.z = pb_new(c, y->rows, N, y->of, true);
+        struct magnify *kept = pb_push(c, sizeof *kept, magnify_back);
+        o.node = kept->node;
+        *kept = o;
+    }
+    if (c->dry)
+        return o.z;
+    PB_FOR(c, y->rows * N)
+    for (size_t i = 0; i < sel->n_rows; i++) {
+        pb_view vm, vd;
+        bool has =
+            pb_lookup(c, sel->rows[i].params, m, &vm) && pb_lookup(c, sel->rows[i].params, d, &vd);
+        for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++) {
+            const real *from = row(y, r);
+            real *to = row(o.z, r);
+            for (size_t k = 0; k < N; k++) {
+                real more = has ? vm.v[k] / vd.v[k] - 1 : 0;
+                to[k] = from[k] + more * (from[k] - (o.bias ? o.bias[k] : 0));
+            }
+        }
+    }
+    return o.z;
 }
 
 static void shift_back(pb_ctx *c, pb_node *self)

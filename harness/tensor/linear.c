@@ -7,6 +7,8 @@
 #include "tensor/gemm.h"
 #include "tensor/layers.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -93,6 +95,25 @@ void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n)
     }
 }
 
+// Squares of the weights of panel p, summed over the inputs: sum(NR).
+static void panel_squares(double *sum, const pb_weight *w, size_t p)
+{
+    for (size_t j = 0; j < PB_NR; j++)
+        sum[j] = 0;
+    for (size_t k = 0; k < w->in; k++)
+        for (size_t j = 0; j < PB_NR; j++) {
+            size_t at = p * w->in + k;
+            double x;
+            if (!w->panels16) {
+                x = (double)w->panels[at * PB_NR + j];
+            } else {
+                uint32_t word = w->panels16[at * PB_NW + j % PB_NW];
+                x = (double)real_of_upper_half(j < PB_NW ? word & 0xffff : word >> 16);
+            }
+            sum[j] += x * x;
+        }
+}
+
 // Rows of y, columns of panel p, whole inner dimension.
 static void task(const pb_kernels *k, real *y, size_t ldy, const real *x, size_t ldx,
                  const pb_weight *w, size_t p, size_t R)
@@ -133,6 +154,52 @@ static size_t back_blocks(size_t R, size_t panels, int threads)
     while (n * panels % (size_t)threads && R / (n + 1) >= TURN_FEW)
         n++;
     return n;
+}
+
+// ||w + s b A||^2 = ||w||^2 + 2 s b (A w) + s^2 b (A A^T) b, row by row.
+pb_err pb_row_norms(real *n, const pb_weight *w, const real *A, const real *B, size_t r,
+                    double scale, int threads)
+{
+    const pb_kernels *k = pb_kernels_get();
+    size_t P = n_panels(w->out);
+    real *aw = malloc((P * r * PB_NR + 1) * sizeof *aw); // A W^T by panels, (r,NR) each
+    double *aa = malloc((r * r + 1) * sizeof *aa);
+    if (!aw || !aa) {
+        free(aw);
+        free(aa);
+        return pb_fail(PB_MEMORY, NULL, "no memory for products of %zu rows", r);
+    }
+#pragma omp parallel for num_threads(threads)
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < r; j++) {
+            aa[i * r + j] = 0;
+            for (size_t l = 0; l < w->in; l++)
+                aa[i * r + j] += (double)A[i * w->in + l] * (double)A[j * w->in + l];
+        }
+#pragma omp parallel for num_threads(threads)
+    for (size_t p = 0; p < P; p++) {
+        double square[PB_NR];
+        real *t = aw + p * r * PB_NR;
+        panel_squares(square, w, p);
+        if (r)
+            task(k, t, PB_NR, A, w->in, w, p, r);
+        for (size_t j = 0; j < part(w->out, p * PB_NR, PB_NR); j++) {
+            size_t o = p * PB_NR + j;
+            double cross = 0, both = 0;
+            for (size_t i = 0; i < r; i++) {
+                double b = (double)B[i * w->out + o], sum = 0;
+                for (size_t l = 0; l < r; l++)
+                    sum += aa[i * r + l] * (double)B[l * w->out + o];
+                cross += b * (double)t[i * PB_NR + j];
+                both += b * sum;
+            }
+            // Rows that cancel are not quite zero: rounding must not make them less.
+            n[o] = (real)sqrt(fmax(square[j] + scale * (2 * cross + scale * both), 1e-30));
+        }
+    }
+    free(aw);
+    free(aa);
+    return PB_OK;
 }
 
 struct linear {

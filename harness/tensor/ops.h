@@ -25,6 +25,9 @@ void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
 pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only);
 // y(R,n) * the tenant's vector l(1,n)
 pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l);
+// b + (m / d) (y - b): y(R,n) without the bias b of the layer's linear, times the tenant's vector
+// m(1,n), over its vector d(1,n), which is frozen. Where m equals d, it is y exactly.
+pb_mat *pb_magnify(pb_ctx *c, pb_mat *y, int linear, int m, int d);
 // y(R,n) += the tenant's vector b(1,n)
 void pb_shift(pb_ctx *c, pb_mat *y, int b);
 

@@ -23,7 +23,8 @@ enum {
     PB_TRANSPOSED = 2, // files hold the transpose of what is in memory
     PB_THETA = 4,      // updated by the second level of a bi-level method, see method.h
     PB_NO_DECAY = 8,   // no weight decay
-    PB_UNSAVED = 16    // derived, not written to files
+    PB_UNSAVED = 16,   // derived, not written to files
+    PB_VECTOR = 32     // one row, which files hold as a vector
 };
 
 typedef struct pb_spec {

@@ -34,6 +34,8 @@ static const struct {
     {"lora", "targets=k@0,up rslora=true ranks=up@1:3 alphas=up:9", false},
     {"lora", "lr_ratio=7", false},
     {"loraplus", "rslora=true targets=v,up@1", false},
+    {"dora", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
+    {"dora", "rslora=true rank=40 dropout=0.3", false},
     {"pissa", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
     {"pissa", "rslora=true rank=6 dropout=0.3 alphas=up@1:2", false},
     {"ia3", "rank=3", false},
@@ -142,7 +144,7 @@ static pb_adapter *fresh(const subject *s, size_t t, bool trainable)
     }
     OK(pb_adapter_init(a, m, 7, n, n ? k : NULL, n ? v : NULL));
     free(k);
-    OK(pb_adapter_serve(a));
+    OK(pb_adapter_serve(a, backbone[t]));
     return a;
 }
 
@@ -160,7 +162,7 @@ static pb_adapter *scattered(const subject *s, size_t t, bool trainable)
 {
     pb_adapter *a = fresh(s, t, trainable);
     scatter(&a->params, 11 + (uint64_t)(s - subjects));
-    OK(pb_adapter_serve(a));
+    OK(pb_adapter_serve(a, backbone[t]));
     return a;
 }
 
@@ -541,7 +543,7 @@ static void merge(const subject *s, size_t t)
     pb_model *m = NULL;
     char path[400];
     OK(pb_adapter_folded(&f, a));
-    OK(pb_adapter_serve(f));
+    OK(pb_adapter_serve(f, backbone[t]));
     snprintf(path, sizeof path, "%s/model%zu", tiny_folder, t);
     if (!s->m->merge) {
         assert_int_equal(pb_model_open(&m, path, &(pb_model_args){.merge = f}), PB_UNSUPPORTED);
@@ -586,14 +588,14 @@ static void fold(const subject *s, size_t t)
     pb_adapter *a = scattered(s, t, false), *f;
     tokens_at(tokens, LONG, backbone[t]->config.vocab, 10);
     OK(pb_adapter_folded(&f, a));
-    OK(pb_adapter_serve(f));
+    OK(pb_adapter_serve(f, backbone[t]));
     real *y = alone(backbone[t], a, tokens, LONG, SHORT);
     real *z = alone(backbone[t], f, tokens, LONG, SHORT);
     near("folded", z, y, LONG * backbone[t]->config.vocab);
     scatter(&a->params, 77);
     pb_adapter_refresh(f, a);
-    OK(pb_adapter_serve(a));
-    OK(pb_adapter_serve(f));
+    OK(pb_adapter_serve(a, backbone[t]));
+    OK(pb_adapter_serve(f, backbone[t]));
     real *y2 = alone(backbone[t], a, tokens, LONG, SHORT);
     real *z2 = alone(backbone[t], f, tokens, LONG, SHORT);
     near("folded again", z2, y2, LONG * backbone[t]->config.vocab);
@@ -618,14 +620,14 @@ static void files(const subject *s, size_t t)
         OK(pb_adapter_folded(&b, a));
         pb_adapter_free(a);
         a = b;
-        OK(pb_adapter_serve(a));
+        OK(pb_adapter_serve(a, backbone[t]));
     }
     tokens_at(tokens, LONG, backbone[t]->config.vocab, 12);
     snprintf(path, sizeof path, "%s/adapter", tiny_folder);
     snprintf(file, sizeof file, "%s/adapter_model.safetensors", path);
     OK(pb_adapter_save(a, path));
     OK(pb_adapter_load(&b, path, &backbone[t]->config, NULL));
-    OK(pb_adapter_serve(b));
+    OK(pb_adapter_serve(b, backbone[t]));
     real *y = alone(backbone[t], a, tokens, LONG, SHORT);
     real *z = alone(backbone[t], b, tokens, LONG, SHORT);
     same("loaded", z, y, LONG, backbone[t]->config.vocab);
@@ -648,7 +650,10 @@ static void files(const subject *s, size_t t)
             continue;
         saved += p->rows * p->cols;
         OK(pb_adapter_key(key, sizeof key, p));
-        OK(pb_tensors_need(f, key, turned ? p->cols : p->rows, turned ? p->rows : p->cols, &x));
+        if (p->flags & PB_VECTOR)
+            OK(pb_tensors_need(f, key, p->cols, 0, &x));
+        else
+            OK(pb_tensors_need(f, key, turned ? p->cols : p->rows, turned ? p->rows : p->cols, &x));
         real *v = malloc(x->count * sizeof *v);
         pb_tensor_read(x, 0, x->count, v);
         for (size_t r = 0; r < p->rows; r++)
@@ -933,7 +938,7 @@ static double mean_loss(const trained *x, const pb_seqs *data)
     pb_adapter *f = NULL;
     if (x->a) {
         OK(pb_adapter_folded(&f, x->a));
-        OK(pb_adapter_serve(f));
+        OK(pb_adapter_serve(f, x->m));
     }
     OK(pb_mean_loss(x->m, f, data, &loss));
     pb_adapter_free(f);
@@ -958,6 +963,14 @@ static void learns(const subject *s, size_t t)
     if (!(after < 0.98 * before))
         fail_msg("the loss went from %g to %g in 50 steps", before, after);
     assert_true(out.best_valid == after);
+    if (x.a) { // what is derived was kept up with the rest
+        size_t n = x.p->layout->size;
+        real *was = malloc((n + 1) * sizeof *was);
+        memcpy(was, x.p->v, n * sizeof *was);
+        OK(pb_adapter_derive(x.a, x.m));
+        same("derived while training", was, x.p->v, 1, n);
+        free(was);
+    }
     pb_seqs_free(&data);
     trained_free(&x);
 }

@@ -21,9 +21,9 @@ static const pb_segment segments[] = {
 };
 enum { S = 4, R = 105, X = 14, Y = 37, H = 4, KVH = 2, D = 10, KV = KVH * D, P = 35, V = 45 };
 
-enum { A, B, VEC, QUERY, RA, RB, N_IDS };
+enum { A, B, VEC, QUERY, RA, RB, DEN, N_IDS };
 static const char *const weight[] = {"W0", "W1", "W2"};
-static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB"};
+static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB", "DEN"};
 
 static struct {
     pb_ctx c;
@@ -82,11 +82,12 @@ static int set_up(void **state)
     f.rng = pb_rng_make(1, PB_STREAM_TEST, 0);
     static const struct {
         size_t rows, cols;
-    } shape[N_IDS] = {
-        [A] = {5, X}, [B] = {5, Y}, [VEC] = {1, Y}, [QUERY] = {1, X}, [RA] = {1, 7}, [RB] = {1, 5}};
+    } shape[N_IDS] = {[A] = {5, X},  [B] = {5, Y},  [VEC] = {1, Y}, [QUERY] = {1, X},
+                      [RA] = {1, 7}, [RB] = {1, 5}, [DEN] = {1, Y}};
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
     f.layout.spec[B].scale = -0.7;
+    f.layout.spec[DEN].flags = PB_FROZEN;
     if (pb_layout_finish(&f.layout, 1))
         return -1;
     f.params = (pb_params){&f.layout, NULL, numbers(f.layout.size, 0.5),
@@ -166,6 +167,7 @@ static pb_ctx *begin(void)
                    .n_rows = R,
                    .seg_params = f.seg_params,
                    .seg_shift = f.shift,
+                   .linears = f.w,
                    .all = &f.all,
                    .sel = &f.all};
     return &f.c;
@@ -502,6 +504,14 @@ static pb_mat *g_scale_by(pb_ctx *c)
 {
     return pb_scale_by(c, &f.y, VEC);
 }
+static pb_mat *g_magnify(pb_ctx *c)
+{
+    return pb_magnify(c, &f.y, 0, VEC, DEN);
+}
+static pb_mat *g_magnify_frozen_input(pb_ctx *c)
+{
+    return pb_magnify(c, frozen(c, &f.y), 0, VEC, DEN);
+}
 static pb_mat *g_shift(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y);
@@ -611,6 +621,8 @@ static const struct {
     {"scale, vector alone", g_scale_vector_only, " l"},
     {"copy", g_copy, " y"},
     {"scale by a tenant's vector", g_scale_by, " y VEC"},
+    {"magnify", g_magnify, " y VEC"},
+    {"magnify, frozen input", g_magnify_frozen_input, " VEC"},
     {"shift", g_shift, " y VEC"},
     {"a tenant's vector per segment", g_each, " y VEC"},
     {"a tenant's own matrices", g_own, " B VEC"},
@@ -659,6 +671,13 @@ static void values(void **state)
                 double by = i < segments[s].n_prompt ? 1 : 1 + f.l.v[s * (Y + 3) + 2 + j];
                 assert_true(fabs(scaled->v[at] - f.y.v[at] * by) <= 1e-14 * fabs(f.y.v[at] * by));
             }
+    pb_mat *large = g_magnify(begin());
+    const double *m = f.params.v + f.layout.spec[VEC].offset,
+                 *d = f.params.v + f.layout.spec[DEN].offset;
+    for (size_t i = 0; i < R * Y; i++) {
+        double bias = f.w[0].bias[i % Y], want = bias + m[i % Y] / d[i % Y] * (f.y.v[i] - bias);
+        assert_true(fabs(large->v[i] - want) <= 1e-12 * (1 + fabs(want)));
+    }
     pb_mat *mean = g_pool_mean(begin());
     for (size_t s = 0; s < S; s++)
         for (size_t j = 0; j < X; j++) {
@@ -691,6 +710,36 @@ static void values(void **state)
             q += pb[j - 1] * pow(x, j);
         double want = p / (1 + fabs(q));
         assert_true(fabs(rational->v[i] - want) <= 1e-11 * (1 + fabs(want)));
+    }
+}
+
+// Lengths of the rows of W + s B A, made without that sum; W in double and in bfloat16.
+static void row_norms(void **state)
+{
+    (void)state;
+    const double *a = f.params.v + f.layout.spec[A].offset,
+                 *b = f.params.v + f.layout.spec[B].offset;
+    uint32_t half[(V + PB_NR) * X];
+    pb_weight rounded = f.w[0];
+    double n[Y], back[Y * X];
+    rounded.panels16 = half;
+    rounded.panels = NULL;
+    pb_pack(&rounded, f.w[0].v, 0, Y); // cut off
+    pb_unpack(back, &rounded, 0, Y);
+    for (int way = 0; way < 4; way++) {
+        size_t r = way % 2 ? 5 : 0;
+        const double *w = way / 2 ? back : f.w[0].v;
+        assert_int_equal(pb_row_norms(n, way / 2 ? &rounded : &f.w[0], a, b, r, -0.7, 2), PB_OK);
+        for (size_t i = 0; i < Y; i++) {
+            double square = 0;
+            for (size_t k = 0; k < X; k++) {
+                double x = w[i * X + k];
+                for (size_t j = 0; j < r; j++)
+                    x -= 0.7 * b[j * Y + i] * a[j * X + k];
+                square += x * x;
+            }
+            assert_true(fabs(n[i] - sqrt(square)) <= 1e-12);
+        }
     }
 }
 
@@ -926,7 +975,7 @@ static void dropout_statistics(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[N_OPERATIONS + 8];
+    struct CMUnitTest tests[N_OPERATIONS + 9];
     for (size_t i = 0; i < N_OPERATIONS; i++)
         tests[i] = (struct CMUnitTest){.name = operations[i].name,
                                        .test_func = run_operation,
@@ -936,6 +985,7 @@ int main(void)
         cmocka_unit_test(rope_values), cmocka_unit_test(row_values),
         cmocka_unit_test(lm_loss),     cmocka_unit_test(lm_loss_capped),
         cmocka_unit_test(logits),      cmocka_unit_test(dropout_statistics),
+        cmocka_unit_test(row_norms),
     };
     memcpy(tests + N_OPERATIONS, more, sizeof more);
     return cmocka_run_group_tests(tests, set_up, tear_down) ? 1 : 0;

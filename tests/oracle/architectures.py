@@ -163,7 +163,12 @@ class Adapter:
             r, alpha = self.rank_alpha(i, t)
             assert len(A) == r, "rank of layer %d's %s" % (i, t)
             s = alpha / (math.sqrt(r) if self.conf.get("use_rslora") else r)
-            return f(x) + s * (x @ A.T @ B.T)
+            if not self.conf.get("use_dora"):
+                return f(x) + s * (x @ A.T @ B.T)
+            bias = f(torch.zeros(1, A.shape[1]))
+            V = (f(torch.eye(A.shape[1])) - bias).T + s * B @ A
+            m = self.get(i, LINEARS[t] + ".lora_magnitude_vector")
+            return bias + x @ V.T * (m / V.norm(dim=1).detach())
         if self.kind == "IA3" and self.targets(i, t):
             l = self.get(i, LINEARS[t] + ".ia3_l").reshape(1, -1)
             return f(x * l) if self.is_feedforward(i, t) else f(x) * l

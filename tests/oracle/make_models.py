@@ -77,8 +77,12 @@ ADAPTERS = {
     "pedro": dict(peft_type="PEDRO", targets=["q", "v", "up"], r=4, pooler="last",
                   activation="rational", pool_site="after", rope="before", prompt_scaled=True),
 }
-# More of them, for test_adapters.py.
+# More of them, for test_adapters.py and test_autograd.py.
 FURTHER = {
+    "dora": dict(peft_type="LORA", r=4, lora_alpha=8, use_dora=True,
+                 target_modules=["q_proj", "v_proj", "down_proj"]),
+    "dora-all": dict(peft_type="LORA", r=3, lora_alpha=1, use_dora=True, use_rslora=True,
+                     target_modules="all-linear", rank_pattern={"layers.1.mlp.up_proj": 2}),
     "lora-exclude": dict(peft_type="LORA", r=3, lora_alpha=6, target_modules="all-linear",
                          exclude_modules=["k_proj", "mlp.down_proj"]),
     "ia3-inputs": dict(peft_type="IA3", target_modules=ALL,
@@ -193,6 +197,8 @@ def make_adapter(folder, model, name, seed=2):
                 r, _ = ad.rank_alpha(i, t)
                 w[key + ".lora_A.weight"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
                 w[key + ".lora_B.weight"] = rounded(rng, (c.out[t], r), 0, 0.2)
+                if conf["use_dora"]:
+                    w[key + ".lora_magnitude_vector"] = rounded(rng, (c.out[t],), 1, 0.2)
             else:
                 inside = ad.is_feedforward(i, t)
                 shape = (1, c.inp[t]) if inside else (c.out[t], 1)

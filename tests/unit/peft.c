@@ -92,6 +92,22 @@ static void variants(void **state)
     pb_adapter_free(b);
 }
 
+// Methods of one type are told apart by a key, which comes back.
+static void told_apart(void **state)
+{
+    static const char *const names[] = {"lora", "dora"};
+    char folder[400];
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        pb_adapter *a = make(names[i], &tinies[0].config, "targets=q"), *b;
+        save(a, folder);
+        OK(pb_adapter_load(&b, folder, &tinies[0].config, NULL));
+        assert_string_equal(b->method->name, names[i]);
+        pb_adapter_free(a);
+        pb_adapter_free(b);
+    }
+}
+
 // ---------------------------------------------------------------- reading configurations
 
 static const pb_config *const base = &tinies[0].config; // 2 layers
@@ -215,7 +231,7 @@ static void refused(void **state)
         {"{" LORA "," QV ",\"rank_pattern\":{\"q_proj\":\"2\"}}", "\"rank_pattern\""},
         {"{" LORA "," QV ",\"rank_pattern\":[2]}", "\"rank_pattern\" must be an object"},
         {"{" LORA "," QV ",\"alpha_pattern\":{\"[\":2}}", "no regular expression"},
-        {"{" LORA "," QV ",\"use_dora\":true}", "\"use_dora\" is true"},
+        {"{" LORA "," QV ",\"use_dora\":1}", "\"use_dora\" is 1"},
         {"{" LORA "," QV ",\"lora_bias\":true}", "\"lora_bias\" is true"},
         {"{" LORA "," QV ",\"bias\":\"all\"}", "\"bias\" is \"all\""},
         {"{" LORA "," QV ",\"fan_in_fan_out\":true}", "\"fan_in_fan_out\""},
@@ -410,9 +426,9 @@ static void lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published), cmocka_unit_test(variants), cmocka_unit_test(selected),
-        cmocka_unit_test(refused),   cmocka_unit_test(weights),  cmocka_unit_test(pickle),
-        cmocka_unit_test(identity),  cmocka_unit_test(lists),
+        cmocka_unit_test(published), cmocka_unit_test(variants), cmocka_unit_test(told_apart),
+        cmocka_unit_test(selected),  cmocka_unit_test(refused),  cmocka_unit_test(weights),
+        cmocka_unit_test(pickle),    cmocka_unit_test(identity), cmocka_unit_test(lists),
     };
     return cmocka_run_group_tests(tests, tiny_folder_make, tiny_folder_remove);
 }

@@ -426,7 +426,7 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     char label[128];
     if (e->served) {
         pb_adapter_refresh(e->served, e->a);
-        PB_TRY(pb_adapter_serve(e->served));
+        PB_TRY(pb_adapter_serve(e->served, e->m));
     }
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
     PB_TRY(
