@@ -19,6 +19,9 @@ void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B);
 pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A);
 // y(R,out) += scale * t(R,r) B(r,out)
 void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
+// y(R,out) += scale * b * ((d * (x(R,in) A(r,>=in)^T)) B(r,>=out)) with the tenant's vectors d(1,r)
+// and b(1,out); b may be -1: none. Of A and B the first columns are used.
+void pb_scaled_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int d, int B, int b);
 
 // y(R,n) * l, where row s of l(S,>=col0+n) belongs to segment s. `plus_one`: multiplies by 1 + l.
 // `response_only`: rows of the prompt stay as they are.

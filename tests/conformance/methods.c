@@ -36,6 +36,8 @@ static const struct {
     {"loraplus", "rslora=true targets=v,up@1", false},
     {"dora", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
     {"dora", "rslora=true rank=40 dropout=0.3", false},
+    {"vera", "targets=q,v@1,down@0 rank=3 dropout=0.3", false},
+    {"vera", "save_projection=false seed=7 rank=40", false},
     {"pissa", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
     {"pissa", "rslora=true rank=6 dropout=0.3 alphas=up@1:2", false},
     {"ia3", "rank=3", false},

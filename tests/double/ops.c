@@ -21,9 +21,9 @@ static const pb_segment segments[] = {
 };
 enum { S = 4, R = 105, X = 14, Y = 37, H = 4, KVH = 2, D = 10, KV = KVH * D, P = 35, V = 45 };
 
-enum { A, B, VEC, QUERY, RA, RB, DEN, N_IDS };
+enum { A, B, VEC, QUERY, RA, RB, DEN, FIVE, N_IDS };
 static const char *const weight[] = {"W0", "W1", "W2"};
-static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB", "DEN"};
+static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB", "DEN", "FIVE"};
 
 static struct {
     pb_ctx c;
@@ -83,7 +83,7 @@ static int set_up(void **state)
     static const struct {
         size_t rows, cols;
     } shape[N_IDS] = {[A] = {5, X},  [B] = {5, Y},  [VEC] = {1, Y}, [QUERY] = {1, X},
-                      [RA] = {1, 7}, [RB] = {1, 5}, [DEN] = {1, Y}};
+                      [RA] = {1, 7}, [RB] = {1, 5}, [DEN] = {1, Y}, [FIVE] = {1, 5}};
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
     f.layout.spec[B].scale = -0.7;
@@ -474,6 +474,25 @@ static pb_mat *g_low_rank_frozen_input(pb_ctx *c)
     pb_low_rank(c, y, frozen(c, &f.x), A, B);
     return y;
 }
+static pb_mat *g_scaled_low_rank(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_scaled_low_rank(c, y, &f.x, A, FIVE, B, VEC);
+    return y;
+}
+static pb_mat *g_scaled_low_rank_inside(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_scaled_low_rank(c, y, &f.x, A, FIVE, B, -1);
+    return y;
+}
+// Narrower than A and B.
+static pb_mat *g_scaled_low_rank_cut(pb_ctx *c)
+{
+    pb_mat *y = own(c, pb_cols(c, &f.y, 3, 7));
+    pb_scaled_low_rank(c, y, pb_cols(c, &f.x, 1, 6), A, FIVE, B, RA);
+    return y;
+}
 static pb_mat *g_down_up(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y), *t = pb_activate(c, pb_down(c, &f.x, A), PB_TANH);
@@ -614,6 +633,9 @@ static const struct {
     {"attention, frozen prefix", g_prefix_frozen, " q k v"},
     {"low rank", g_low_rank, " x y A B"},
     {"low rank, frozen input", g_low_rank_frozen_input, " A B"},
+    {"scaled low rank", g_scaled_low_rank, " x y A B VEC FIVE"},
+    {"scaled low rank, inside alone", g_scaled_low_rank_inside, " x y A B FIVE"},
+    {"scaled low rank, first columns", g_scaled_low_rank_cut, " x y A B RA FIVE"},
     {"down and up", g_down_up, " x y A B"},
     {"scale", g_scale, " y l"},
     {"scale, plus one", g_scale_plus, " y l"},
@@ -662,6 +684,28 @@ static void values(void **state)
                 for (size_t k = 0; k < X; k++)
                     want += f.layout.spec[B].scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
             assert_true(fabs(low->v[i * Y + j] - want) <= 1e-12 * (1 + fabs(want)));
+        }
+    const double *vec = f.params.v + f.layout.spec[VEC].offset,
+                 *five = f.params.v + f.layout.spec[FIVE].offset,
+                 *seven = f.params.v + f.layout.spec[RA].offset;
+    pb_mat *whole = g_scaled_low_rank(begin());
+    for (size_t i = 0; i < R * Y; i++) {
+        double sum = 0;
+        for (size_t r = 0; r < 5; r++)
+            for (size_t k = 0; k < X; k++)
+                sum += f.x.v[i / Y * X + k] * a[r * X + k] * five[r] * b[r * Y + i % Y];
+        double want = f.y.v[i] + f.layout.spec[B].scale * vec[i % Y] * sum;
+        assert_true(fabs(whole->v[i] - want) <= 1e-12 * (1 + fabs(want)));
+    }
+    pb_mat *cut = g_scaled_low_rank_cut(begin());
+    for (size_t i = 0; i < R; i++)
+        for (size_t j = 0; j < 7; j++) {
+            double sum = 0;
+            for (size_t r = 0; r < 5; r++)
+                for (size_t k = 0; k < 6; k++)
+                    sum += f.x.v[i * X + 1 + k] * a[r * X + k] * five[r] * b[r * Y + j];
+            double want = f.y.v[i * Y + 3 + j] + f.layout.spec[B].scale * seven[j] * sum;
+            assert_true(fabs(cut->v[i * cut->ld + j] - want) <= 1e-12 * (1 + fabs(want)));
         }
     pb_mat *scaled = g_scale_response(begin());
     for (size_t s = 0; s < S; s++)
@@ -847,6 +891,21 @@ static double loss(double cap, const int32_t *target, const double *share, doubl
     return sum;
 }
 
+// The most likely token of a row.
+static int32_t likeliest(size_t r)
+{
+    double most = -INFINITY;
+    int32_t best = 0;
+    for (int32_t v = 0; v < V; v++) {
+        double sum = 0;
+        for (size_t k = 0; k < X; k++)
+            sum += f.x.v[r * X + k] * f.w[2].v[v * X + (int)k];
+        best = sum > most ? v : best;
+        most = fmax(sum, most);
+    }
+    return best;
+}
+
 static void loss_with(double cap)
 {
     int32_t target[R];
@@ -854,7 +913,7 @@ static void loss_with(double cap)
     uint8_t hits[R];
     size_t right = 0, n = 0;
     for (size_t r = 0; r < R; r++) {
-        target[r] = r % 9 == 4 ? -1 : (int32_t)pb_rng_below(&f.rng, V);
+        target[r] = r % 9 == 4 ? -1 : r % 9 == 5 ? likeliest(r) : (int32_t)pb_rng_below(&f.rng, V);
         share[r] = pb_rng_uniform(&f.rng) - 0.2;
         nll[r] = -1;
     }

@@ -117,6 +117,7 @@ class Adapter:
 
     def __init__(self, conf, p):
         self.conf, self.p, self.kind, self.used = conf, p, conf["peft_type"], set()
+        self.drawn, self.widest = None, (0, 0)
         if self.kind == "PEDRO":
             want = {"pooler": "last", "activation": "rational", "pool_site": "after",
                     "rope": "before", "prompt_scaled": True}
@@ -153,6 +154,21 @@ class Adapter:
             out.append(found[0] if found else self.conf[default])
         return out
 
+    def shared(self):
+        """VeRA's A and B: from the file, or drawn as PEFT draws them."""
+        names = ["base_model.vera_" + n for n in "AB"]
+        self.used.update(names)
+        if self.drawn is None and names[0] in self.p:
+            self.drawn = [self.p[n].detach() for n in names]
+        if self.drawn is None:
+            generator = torch.Generator().manual_seed(self.conf["projection_prng_key"])
+            self.drawn = []
+            for shape in ((self.conf["r"], self.widest[0]), (self.widest[1], self.conf["r"])):
+                bound = math.sqrt(3) * math.sqrt(2) / math.sqrt(shape[1])
+                m = torch.empty(shape, dtype=torch.float32)
+                self.drawn.append(m.uniform_(-bound, bound, generator=generator).double())
+        return self.drawn
+
     def is_feedforward(self, i, t):
         return self.named(self.conf["feedforward_modules"], i, t)
 
@@ -169,6 +185,11 @@ class Adapter:
             V = (f(torch.eye(A.shape[1])) - bias).T + s * B @ A
             m = self.get(i, LINEARS[t] + ".lora_magnitude_vector")
             return bias + x @ V.T * (m / V.norm(dim=1).detach())
+        if self.kind == "VERA" and self.targets(i, t):
+            A, B = self.shared()
+            d, b = (self.get(i, LINEARS[t] + ".vera_lambda_" + n) for n in "db")
+            y = f(x)
+            return y + b * ((d * (x @ A[:, :x.shape[1]].T)) @ B[:y.shape[1]].T)
         if self.kind == "IA3" and self.targets(i, t):
             l = self.get(i, LINEARS[t] + ".ia3_l").reshape(1, -1)
             return f(x * l) if self.is_feedforward(i, t) else f(x) * l
@@ -183,6 +204,12 @@ class Adapter:
         self.used.add("prompt_embeddings")
         e = self.p["prompt_embeddings"].reshape(-1, 2 * c.num_hidden_layers, c.kv_heads, c.D)
         return e[:, 2 * i], e[:, 2 * i + 1]
+
+    def start(self, c):
+        """Before the first layer."""
+        if self.kind == "VERA":
+            mine = [t for t in LINEARS for i in range(c.num_hidden_layers) if self.targets(i, t)]
+            self.widest = max(c.inp[t] for t in mine), max(c.out[t] for t in mine)
 
     def start_layer(self, c, i, h):
         """PEDRO makes its vectors from the last row of h, the prompt's normed rows:
@@ -249,6 +276,7 @@ class Model:
         c, w, ad = self.c, self.w, adapter or Adapter({"peft_type": None}, {})
         T, embed = len(tokens), w["model.embed_tokens.weight"]
         x = embed[tokens] * (math.sqrt(c.hidden_size) if c.NORM_OFFSET else 1)
+        ad.start(c)
         for i in range(c.num_hidden_layers):
             layer = "layers.%d." % i
 
@@ -292,6 +320,7 @@ class Model:
 def gradients(model, tokens, n_prompt, adapter=None):
     """(loss, {name: array}): of the adapter, or of the whole model when there is none."""
     wanted = adapter.p if adapter else model.w
+    wanted = {k: t for k, t in wanted.items() if not k.startswith("base_model.vera_")}  # frozen
     for t in wanted.values():
         t.requires_grad_()
         t.grad = None

@@ -85,6 +85,9 @@ FURTHER = {
                      target_modules="all-linear", rank_pattern={"layers.1.mlp.up_proj": 2}),
     "lora-exclude": dict(peft_type="LORA", r=3, lora_alpha=6, target_modules="all-linear",
                          exclude_modules=["k_proj", "mlp.down_proj"]),
+    "vera": dict(peft_type="VERA", r=6, target_modules=["q_proj", "v_proj", "down_proj"]),
+    "vera-seed": dict(peft_type="VERA", r=9, target_modules="all-linear", save_projection=False,
+                      projection_prng_key=123),
     "ia3-inputs": dict(peft_type="IA3", target_modules=ALL,
                        feedforward_modules=["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]),
     "ia3-regex": dict(peft_type="IA3", feedforward_modules=r".*layers\.1\.mlp.*",
@@ -99,6 +102,9 @@ _LAYOUT = {
                  loftq_config={}, lora_bias=False, lora_dropout=0.05, megatron_config=None,
                  megatron_core="megatron.core", modules_to_save=None, rank_pattern={},
                  trainable_token_indices=None, use_dora=False, use_rslora=False),
+    "VERA": dict(bias="none", d_initial=0.1, fan_in_fan_out=False, init_weights=True,
+                 layers_pattern=None, layers_to_transform=None, modules_to_save=None,
+                 projection_prng_key=0, save_projection=True, vera_dropout=0.0),
     "IA3": dict(exclude_modules=None, fan_in_fan_out=False, init_ia3_weights=True,
                 modules_to_save=None),
     "PREFIX_TUNING": dict(encoder_hidden_size=None, num_transformer_submodules=1,
@@ -186,13 +192,18 @@ def make_adapter(folder, model, name, seed=2):
     conf = ADAPTERS.get(name) or FURTHER[name]
     kind = conf["peft_type"]
     conf = {**_COMMON, **_LAYOUT[kind], **conf}
-    ad = arch.Adapter(conf, w)
+    ad, wide_in, wide_out = arch.Adapter(conf, w), 0, 0
     for i in range(c.num_hidden_layers):
         layer = "base_model.model.model.layers.%d." % i
         for t, linear in ref.LINEARS.items():
-            if kind not in ("LORA", "IA3") or not ad.targets(i, t):
+            if kind not in ("LORA", "IA3", "VERA") or not ad.targets(i, t):
                 continue
             key = layer + linear
+            if kind == "VERA":
+                w[key + ".vera_lambda_d"] = rounded(rng, (conf["r"],), 0.1, 0.3)
+                w[key + ".vera_lambda_b"] = rounded(rng, (c.out[t],), 0, 0.4)
+                wide_in, wide_out = max(wide_in, c.inp[t]), max(wide_out, c.out[t])
+                continue
             if kind == "LORA":
                 r, _ = ad.rank_alpha(i, t)
                 w[key + ".lora_A.weight"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
@@ -211,6 +222,9 @@ def make_adapter(folder, model, name, seed=2):
             w[layer + "pedro.rational.a"] = rounded(
                 rng, (1, 7), [[0, 0.5, 0.3, 0.05, 0.02, 0.01, 0.005]], 0.05)
             w[layer + "pedro.rational.b"] = rounded(rng, (1, 5), 0, 0.1)
+    if kind == "VERA" and conf["save_projection"]:
+        w["base_model.vera_A"] = rounded(rng, (conf["r"], wide_in), 0, 0.3)
+        w["base_model.vera_B"] = rounded(rng, (wide_out, conf["r"]), 0, 0.5)
     if kind == "PREFIX_TUNING":
         P, kv = conf["num_virtual_tokens"], c.kv_heads * c.D
         conf.update(token_dim=kv, num_layers=c.num_hidden_layers, num_attention_heads=c.kv_heads)

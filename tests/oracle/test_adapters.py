@@ -20,7 +20,7 @@ import make_models as mm
 
 TOLERANCE = 1e-4
 MODELS = ["llama-linear", "qwen3-bias", "gemma2", "mistral-short"]
-MERGED = {"LORA", "IA3"}
+MERGED = {"LORA", "IA3", "VERA"}
 
 
 def logits(model, tokens, adapter=None):
