@@ -114,7 +114,10 @@ typedef struct pb_peft_key {
     size_t (*follows)(const pb_config *c); // it follows from the backbone, and must agree
     bool required;
     bool selects; // exclude_modules, layers_to_transform, layers_pattern: which modules SITES mean
-    bool idle;    // it changes nothing, and is not written
+    bool idle;    // it changes nothing, and is not written unless `only` says what
+    // Of SITE_VALUES whose names end so in files, and whose numbers stand there as lists of true
+    // and false, so many of them true, of a length that is another option's value.
+    const char *ends, *length;
 } pb_peft_key;
 
 // ---------------------------------------------------------------- the method
@@ -217,10 +220,16 @@ typedef struct pb_method {
     // Optional.
     bool (*fold)(void *to);
     void (*fold_values)(const pb_params *to, const pb_params *from, const pb_config *config);
+    // Leaves out of files what these values make superfluous: `to` are the options of the smaller
+    // form, which `fold_values` fills in; false: nothing. Optional.
+    bool (*trim)(void *to, const pb_params *from);
     // In training, beside the forward pass: after the backward pass, before gradients are clipped,
     // and after the parameters were updated. Both may change parameters and gradients. Optional.
     pb_err (*gradient)(const pb_params *p, const pb_train_args *args);
     pb_err (*updated)(const pb_params *p, const pb_train_args *args);
+    // The first step whose values may be the result, of a method that before has more parameters
+    // than its budget (see pb_spec.counted). Optional.
+    size_t (*settles)(const void *options, size_t steps);
     size_t statistics; // blocks as large as the parameters' own that they keep, in checkpoints too
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);

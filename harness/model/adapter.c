@@ -296,7 +296,7 @@ static const real *file_order(const pb_adapter *a, const pb_spec *s, real *tmp)
     return tmp;
 }
 
-pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
+static pb_err save(const pb_adapter *a, const char *folder)
 {
     pb_err err = PB_OK;
     char path[4096];
@@ -337,6 +337,27 @@ done:
     return err;
 }
 
+pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
+{
+    const pb_method *m = a->method;
+    pb_adapter *small = NULL;
+    void *options = malloc(m->options_size + 1);
+    if (!options)
+        return pb_fail(PB_MEMORY, NULL, "no memory to save an adapter");
+    memcpy(options, a->options, m->options_size);
+    pb_err err = PB_OK;
+    if (m->trim && m->trim(options, &a->params)) {
+        PB_GO(pb_adapter_new(&small, m, options, &a->config, false));
+        pb_adapter_made_for(small, a->base, a->base_sha256);
+        m->fold_values(&small->params, &a->params, &a->config);
+    }
+    err = save(small ? small : a, folder);
+done:
+    pb_adapter_free(small);
+    free(options);
+    return err;
+}
+
 // Reads one matrix: it is there, has its shape, and its values are finite.
 static pb_err read_values(pb_adapter *a, const pb_spec *s, const pb_tensors *t, real *tmp)
 {
@@ -363,7 +384,7 @@ static pb_err find_unexpected(const pb_layout *l, const pb_tensors *t)
     char key[256];
     for (size_t i = 0; i < pb_tensors_count(t); i++) {
         const char *name = pb_tensors_at(t, i)->name;
-        bool known = false;
+        bool known = !pb_tensors_at(t, i)->count; // of a linear that was pruned away
         for (size_t k = 0; k < l->n && !known; k++) {
             if (l->spec[k].flags & PB_UNSAVED)
                 continue;

@@ -38,6 +38,7 @@ typedef struct pb_spec {
     unsigned flags;
     double lr_scale; // learning rate relative to the run's
     double scale;    // factor of what pb_low_rank and pb_up add, when this is their B
+    size_t counted;  // trainable values that a budget counts, if fewer than all; else 0
     size_t offset;   // of its first value in the block
 } pb_spec;
 
@@ -48,6 +49,7 @@ typedef struct pb_layout {
     int *index;         // position in spec by (layer + 1) * ids + id, or -1
     size_t size;        // values in the block, with padding to 64-byte boundaries
     size_t trainable;   // trainable values, without padding
+    size_t counted;     // those that a budget counts
     size_t saved;       // values written to a file
 } pb_layout;
 

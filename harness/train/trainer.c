@@ -274,6 +274,9 @@ static pb_err validate(trainer *t, double *loss)
     PB_TRY(pb_mean_loss(t->m, t->served, t->valid, loss));
     if (!isfinite(*loss))
         return diverged(t, "the validation loss", *loss);
+    const pb_method *m = t->a ? t->a->method : NULL;
+    if (m && m->settles && t->step < m->settles(t->a->options, t->o->steps))
+        return PB_OK; // not what will be left of it
     if (*loss < t->best_valid) {
         t->best_valid = *loss;
         t->best_step = t->step;

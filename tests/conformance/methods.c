@@ -36,6 +36,8 @@ static const struct {
     {"loraplus", "rslora=true targets=v,up@1", false},
     {"dora", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
     {"dora", "rslora=true rank=40 dropout=0.3", false},
+    {"adalora", "targets=q,v@1,down@0 init_r=5 target_r=2 dropout=0.3", false},
+    {"adalora", "init_r=7 tinit=0 tfinal=0.5 every=2 orth=0.1 alpha=0 target_r=1", false},
     {"vera", "targets=q,v@1,down@0 rank=3 dropout=0.3", false},
     {"vera", "save_projection=false seed=7 rank=40", false},
     {"pissa", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
@@ -692,8 +694,8 @@ static void knob(const subject *s, size_t t)
         OK(pb_options_set(s->m, o, s->m->knob, value));
         assert_int_equal(pb_options_knob(s->m, o), k);
         OK(pb_adapter_new(&a, s->m, o, &backbone[t]->config, false));
-        assert_true(a->layout.trainable > before);
-        before = a->layout.trainable;
+        assert_true(a->layout.counted > before);
+        before = a->layout.counted;
         pb_adapter_free(a);
         free(o);
     }

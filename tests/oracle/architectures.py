@@ -185,6 +185,15 @@ class Adapter:
             V = (f(torch.eye(A.shape[1])) - bias).T + s * B @ A
             m = self.get(i, LINEARS[t] + ".lora_magnitude_vector")
             return bias + x @ V.T * (m / V.norm(dim=1).detach())
+        if self.kind == "ADALORA" and self.targets(i, t):
+            r, pattern = self.conf["init_r"], self.conf.get("rank_pattern") or {}
+            mask = pattern.get("model.layers.%d.%s.lora_E" % (i, LINEARS[t]), [True] * r)
+            if not any(mask):
+                return f(x)
+            A, B, E = (self.get(i, LINEARS[t] + ".lora_" + n) for n in "ABE")
+            assert len(A) == sum(mask), "rank of layer %d's %s" % (i, t)
+            s = (self.conf["lora_alpha"] or r) / (r + 1e-5)
+            return f(x) + s * (x @ (A * E).T @ B.T)
         if self.kind == "VERA" and self.targets(i, t):
             A, B = self.shared()
             d, b = (self.get(i, LINEARS[t] + ".vera_lambda_" + n) for n in "db")
@@ -320,7 +329,8 @@ class Model:
 def gradients(model, tokens, n_prompt, adapter=None):
     """(loss, {name: array}): of the adapter, or of the whole model when there is none."""
     wanted = adapter.p if adapter else model.w
-    wanted = {k: t for k, t in wanted.items() if not k.startswith("base_model.vera_")}  # frozen
+    wanted = {k: t for k, t in wanted.items() if not k.startswith("base_model.vera_")  # frozen
+              and t.numel()}
     for t in wanted.values():
         t.requires_grad_()
         t.grad = None

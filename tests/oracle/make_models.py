@@ -85,6 +85,14 @@ FURTHER = {
                      target_modules="all-linear", rank_pattern={"layers.1.mlp.up_proj": 2}),
     "lora-exclude": dict(peft_type="LORA", r=3, lora_alpha=6, target_modules="all-linear",
                          exclude_modules=["k_proj", "mlp.down_proj"]),
+    "adalora": dict(peft_type="ADALORA", init_r=6, target_r=4, lora_alpha=3,
+                    target_modules="all-linear"),
+    "adalora-pruned": dict(
+        peft_type="ADALORA", init_r=4, target_r=2, lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+        rank_pattern={"model.layers.0.self_attn.q_proj.lora_E": [True, False, True, False],
+                      "model.layers.1.mlp.down_proj.lora_E": [False] * 4,
+                      "model.layers.2.self_attn.v_proj.lora_E": [False, True, True, True]}),
     "vera": dict(peft_type="VERA", r=6, target_modules=["q_proj", "v_proj", "down_proj"]),
     "vera-seed": dict(peft_type="VERA", r=9, target_modules="all-linear", save_projection=False,
                       projection_prng_key=123),
@@ -102,6 +110,14 @@ _LAYOUT = {
                  loftq_config={}, lora_bias=False, lora_dropout=0.05, megatron_config=None,
                  megatron_core="megatron.core", modules_to_save=None, rank_pattern={},
                  trainable_token_indices=None, use_dora=False, use_rslora=False),
+    "ADALORA": dict(alpha_pattern={}, beta1=0.85, beta2=0.85, bias="none", corda_config=None,
+                    deltaT=1, eva_config=None, exclude_modules=None, fan_in_fan_out=False,
+                    init_lora_weights=True, layer_replication=None, layers_pattern=None,
+                    layers_to_transform=None, loftq_config={}, lora_bias=False, lora_dropout=0.0,
+                    megatron_config=None, megatron_core="megatron.core", modules_to_save=None,
+                    orth_reg_weight=0.5, r=8, rank_pattern=None, tfinal=200, tinit=100,
+                    total_step=1000, trainable_token_indices=None, use_dora=False,
+                    use_rslora=False),
     "VERA": dict(bias="none", d_initial=0.1, fan_in_fan_out=False, init_weights=True,
                  layers_pattern=None, layers_to_transform=None, modules_to_save=None,
                  projection_prng_key=0, save_projection=True, vera_dropout=0.0),
@@ -196,9 +212,16 @@ def make_adapter(folder, model, name, seed=2):
     for i in range(c.num_hidden_layers):
         layer = "base_model.model.model.layers.%d." % i
         for t, linear in ref.LINEARS.items():
-            if kind not in ("LORA", "IA3", "VERA") or not ad.targets(i, t):
+            if kind not in ("LORA", "IA3", "VERA", "ADALORA") or not ad.targets(i, t):
                 continue
             key = layer + linear
+            if kind == "ADALORA":
+                name = "model.layers.%d.%s.lora_E" % (i, linear)
+                r = sum((conf["rank_pattern"] or {}).get(name, [True] * conf["init_r"]))
+                w[key + ".lora_A"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
+                w[key + ".lora_E"] = rounded(rng, (r, 1), 0, 0.7)
+                w[key + ".lora_B"] = rounded(rng, (c.out[t], r), 0, 0.3)
+                continue
             if kind == "VERA":
                 w[key + ".vera_lambda_d"] = rounded(rng, (conf["r"],), 0.1, 0.3)
                 w[key + ".vera_lambda_b"] = rounded(rng, (c.out[t],), 0, 0.4)
