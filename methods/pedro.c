@@ -64,15 +64,6 @@ static const double lr_grid[] = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0};
 
 enum { DOWN, UP, QUERY, RAT_A, RAT_B };
 
-// A fit of R to GELU on [-8,8], largest error 0.004 there and 0.07 at +-10
-// (tests/oracle/fit_rational.py makes it and prints both). A fit on the [-3,3] of the original
-// would be off by 1.8 at 10.
-static const double gelu_a[7] = {-0.003601317336210113,  0.5,
-                                 0.42022031402410137,    0.12654123829218966,
-                                 0.016133711375405254,   0.0007141307550269241,
-                                 -3.3050344789091828e-06};
-static const double gelu_b[5] = {0, 0.2530824765845348, 0, 0.0014282615100599401, 0};
-
 static pb_err prepare(void *options_, const pb_config *config)
 {
     struct pedro *o = options_;
@@ -109,10 +100,8 @@ static pb_err init(const pb_params *p, const pb_init_args *args)
 {
     for (size_t i = 0; i < args->config->layers; i++) {
         real *a = pb_values(p, i, RAT_A, NULL, NULL), *b = pb_values(p, i, RAT_B, NULL, NULL);
-        for (size_t j = 0; a && j < 7; j++)
-            a[j] = (real)gelu_a[j];
-        for (size_t j = 0; b && j < 5; j++)
-            b[j] = (real)gelu_b[j];
+        if (a && b)
+            pb_rational_gelu(a, b);
     }
     return PB_OK;
 }

@@ -44,6 +44,16 @@ typedef enum pb_act { PB_RELU, PB_GELU, PB_ACT_SILU, PB_TANH, PB_IDENTITY } pb_a
 pb_mat *pb_activate(pb_ctx *c, pb_mat *t, pb_act kind);
 // R(x) = sum_j a_j x^j / (1 + |sum_{i>=1} b_i x^i|) with the tenant's a(1,m+1), b(1,n).
 pb_mat *pb_rational(pb_ctx *c, pb_mat *t, int a, int b);
+// Coefficients a(7), b(5) with which it is about GELU: where trained ones start. Outside a step.
+void pb_rational_gelu(real *a, real *b);
+
+// Gates of experts, one row per segment: g(S,n) becomes the softmax of the k largest of z(S,n), and
+// zero elsewhere. Experts are those e whose matrix `first` + e the tenant has; where there is but
+// one, its gate is 1 and z may be NULL. Source: Shazeer et al. 2017, arXiv 1701.06538, without
+// noise.
+void pb_route(pb_ctx *c, pb_mat *g, pb_mat *z, int first, size_t k);
+// t(R,n) times the number in column `col` of its segment's row of g(S,>col)
+pb_mat *pb_gated(pb_ctx *c, pb_mat *t, pb_mat *g, size_t col);
 
 // A copy, for edits that others who read x must not see.
 pb_mat *pb_copy(pb_ctx *c, pb_mat *x);

@@ -24,7 +24,8 @@ enum {
     PB_THETA = 4,      // updated by the second level of a bi-level method, see method.h
     PB_NO_DECAY = 8,   // no weight decay
     PB_UNSAVED = 16,   // derived, not written to files
-    PB_VECTOR = 32     // one row, which files hold as a vector
+    PB_VECTOR = 32,    // one row, which files hold as a vector
+    PB_CHOSEN = 64     // parts of it may be used by no sequence of a batch: experts, their router
 };
 
 typedef struct pb_spec {

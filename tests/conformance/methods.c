@@ -40,6 +40,9 @@ static const struct {
     {"adalora", "init_r=7 tinit=0 tfinal=0.5 every=2 orth=0.1 alpha=0 target_r=1", false},
     {"vera", "targets=q,v@1,down@0 rank=3 dropout=0.3", false},
     {"vera", "save_projection=false seed=7 rank=40", false},
+    {"milora", "targets=q,v,up,down@0 top=2 rank=3 dropout=0.3 pooler=attention", false},
+    {"milora", "targets=o,v@1 theta_every=3 theta_lr=0.01 pooler=mean", false},
+    {"milora", "activation=identity top=7 pooler=max", false},
     {"pissa", "targets=q,v@1,down@0 ranks=q:2,q@1:5,down:1 alphas=v:3,q@0:0.5", false},
     {"pissa", "rslora=true rank=6 dropout=0.3 alphas=up@1:2", false},
     {"ia3", "rank=3", false},
@@ -803,7 +806,7 @@ static void gradient(const subject *s, size_t t)
         if (c->flags & PB_FROZEN)
             continue;
         // A column that no gradient reaches is one that the forward pass does not read.
-        for (size_t k = 0; k < c->cols; k++) {
+        for (size_t k = 0; k < c->cols && !(c->flags & PB_CHOSEN); k++) {
             double most = 0;
             for (size_t j = 0; j < c->rows; j++)
                 most = fmax(most, fabs((double)d[j * c->cols + k]));

@@ -493,6 +493,21 @@ static pb_mat *g_scaled_low_rank_cut(pb_ctx *c)
     pb_scaled_low_rank(c, y, pb_cols(c, &f.x, 1, 6), A, FIVE, B, RA);
     return y;
 }
+// Five columns of which the first three are experts, the ids behind them being nobody's.
+static pb_mat *g_route(pb_ctx *c)
+{
+    pb_mat *g = pb_zeros(c, 5);
+    pb_route(c, g, pb_cols(c, &f.l, 0, 5), N_IDS - 3, 2);
+    return g;
+}
+static pb_mat *g_gate(pb_ctx *c)
+{
+    return pb_gated(c, &f.x, &f.l, 2);
+}
+static pb_mat *g_gate_alone(pb_ctx *c)
+{
+    return pb_gated(c, frozen(c, &f.x), &f.l, 2);
+}
 static pb_mat *g_down_up(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y), *t = pb_activate(c, pb_down(c, &f.x, A), PB_TANH);
@@ -636,6 +651,9 @@ static const struct {
     {"scaled low rank", g_scaled_low_rank, " x y A B VEC FIVE"},
     {"scaled low rank, inside alone", g_scaled_low_rank_inside, " x y A B FIVE"},
     {"scaled low rank, first columns", g_scaled_low_rank_cut, " x y A B RA FIVE"},
+    {"route", g_route, " l"},
+    {"gate", g_gate, " x l"},
+    {"gate alone", g_gate_alone, " l"},
     {"down and up", g_down_up, " x y A B"},
     {"scale", g_scale, " y l"},
     {"scale, plus one", g_scale_plus, " y l"},
@@ -706,6 +724,20 @@ static void values(void **state)
                     sum += f.x.v[i * X + 1 + k] * a[r * X + k] * five[r] * b[r * Y + j];
             double want = f.y.v[i * Y + 3 + j] + f.layout.spec[B].scale * seven[j] * sum;
             assert_true(fabs(cut->v[i * cut->ld + j] - want) <= 1e-12 * (1 + fabs(want)));
+        }
+    pb_mat *gates = g_route(begin());
+    for (size_t s = 0; s < S; s++) {
+        const double *z = f.l.v + s * (Y + 3), *g = gates->v + s * 5;
+        size_t worst = z[0] < z[1] ? z[0] < z[2] ? 0 : 2 : z[1] < z[2] ? 1 : 2;
+        double sum = exp(z[0]) + exp(z[1]) + exp(z[2]) - exp(z[worst]);
+        for (size_t e = 0; e < 5; e++)
+            assert_true(fabs(g[e] - (e < 3 && e != worst ? exp(z[e]) / sum : 0)) <= 1e-14);
+    }
+    pb_mat *gated = g_gate(begin());
+    for (size_t s = 0; s < S; s++)
+        for (size_t i = 0; i < segments[s].n_rows * X; i++) {
+            size_t at = segments[s].row0 * X + i;
+            assert_true(gated->v[at] == f.x.v[at] * f.l.v[s * (Y + 3) + 2]);
         }
     pb_mat *scaled = g_scale_response(begin());
     for (size_t s = 0; s < S; s++)
