@@ -9,6 +9,8 @@ PB_METHOD(full) = {
     .name = "full",
     .doc = "all weights of the backbone",
     .citation = "none",
+    .formula = "y = W x;  W is trained",
+    .bibtex = "",
     .peft_type = "FULL",
     .options = options,
     .identity = true,

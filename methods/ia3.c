@@ -118,13 +118,21 @@ static pb_err merge(const pb_params *p, const pb_merge_args *m)
     if (((const struct ia3 *)p->options)->rank)
         return pb_fail(PB_UNSUPPORTED, "fold it first", "a re-parameterised IA3 cannot be merged");
     const real *l = pb_values(p, m->layer, L_OF + (int)m->linear, NULL, NULL);
-    const real *in = pb_values(p, m->layer, IN_OF + (int)m->linear, NULL, NULL);
-    for (size_t i = 0; (l || in) && i < m->out; i++) {
+    for (size_t i = 0; l && i < m->out; i++) {
         for (size_t k = 0; k < m->in; k++)
-            m->w[i * m->in + k] *= in ? in[k] : l[i];
-        if (m->bias && l)
+            m->w[i * m->in + k] *= l[i];
+        if (m->bias)
             m->bias[i] *= l[i];
     }
+    return PB_OK;
+}
+
+static pb_err merge_input(const pb_params *p, const pb_merge_args *m)
+{
+    const real *l = pb_values(p, m->layer, IN_OF + (int)m->linear, NULL, NULL);
+    for (size_t i = 0; l && i < m->out; i++)
+        for (size_t k = 0; k < m->in; k++)
+            m->w[i * m->in + k] *= l[k];
     return PB_OK;
 }
 
@@ -165,6 +173,14 @@ PB_METHOD(ia3) = {
     .name = "ia3",
     .doc = "learned vectors scale keys, values and feed-forward activations",
     .citation = "Liu et al. 2022, arXiv 2205.05638",
+    .formula = "k *= l_k,  v *= l_v,  down(mid * l_mid);  plain vectors l, or l = 1 + v W, v (1,r)",
+    .bibtex =
+        PB_ARXIV("liu2022ia3",
+                 "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context "
+                 "Learning",
+                 "Liu, Haokun and Tam, Derek and Muqeeth, Mohammed and Mohta, Jay and Huang, "
+                 "Tenghao and Bansal, Mohit and Raffel, Colin",
+                 "2022", "2205.05638"),
     .peft_type = "IA3",
     .peft_keys = keys,
     .options = options,
@@ -177,6 +193,7 @@ PB_METHOD(ia3) = {
     .layout = layout,
     .site = site,
     .merge = merge,
+    .merge_input = merge_input,
     .fold = fold,
     .fold_values = fold_values,
 };

@@ -152,6 +152,11 @@ PB_METHOD(lora) = {
     .name = "lora",
     .doc = "low-rank updates of linears",
     .citation = "Hu et al. 2021, arXiv 2106.09685",
+    .formula = "y += s B A x;  A (r,in), B (out,r), s = alpha / r",
+    .bibtex = PB_ARXIV("hu2021lora", "{LoRA}: Low-Rank Adaptation of Large Language Models",
+                       "Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan "
+                       "and Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu",
+                       "2021", "2106.09685"),
     .peft_type = "LORA",
     .peft_keys = pb_lora_keys,
     .options = pb_lora_options,

@@ -10,14 +10,17 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/plugin.h"
 #include "model/config.h"
 #include "tensor/ops.h"
 
-// Where a method can act. x is the input of the site's linear, y its output (at LAYER_IN, the
-// layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual stream, x being the
-// normalised input of the block). Where a backbone has norms behind its blocks (Gemma 2), O and
-// DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears give, before norms
-// of their heads (Qwen3) and the rotation; Q_ROT and K_ROT are after both.
+#pragma GCC visibility push(default)
+
+// Where a method can act. x is the input of the site's linear as it read it, y its output (at
+// LAYER_IN, the layer's input; at ATTN_OUT and FFN_OUT, what is added to the residual stream, x
+// being the normalised input of the block). Where a backbone has norms behind its blocks (Gemma 2),
+// O and DOWN are before them, ATTN_OUT and FFN_OUT after. Q and K are what the linears give, before
+// norms of their heads (Qwen3) and the rotation; Q_ROT and K_ROT are after both.
 //
 // At MID (the input of DOWN) and at the sites that end in _IN, y is what the linear is about to
 // read. Q_IN, K_IN and V_IN share theirs, as GATE_IN and UP_IN do: edit a pb_copy of it there.
@@ -174,9 +177,11 @@ typedef struct pb_method {
     const char *variant;
     const char *doc;       // one line
     const char *citation;  // where it was published
+    const char *formula;   // one formula per line, for `methods show`. Optional
+    const char *bibtex;    // e.g. by PB_ARXIV. Optional
     const char *peft_type; // of adapter_config.json
     const char
-        *peft_where; // where methods share a type: the keys of this one, as {"use_dora": true}
+        *peft_where; // keys that tell methods of one type apart: {"use_dora": true}. Optional
     const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
     const pb_option *options; // ends with a row whose name is NULL
@@ -213,8 +218,10 @@ typedef struct pb_method {
     size_t (*prefix_len)(const void *options);
     void (*prefix)(pb_ctx *c, const void *options, pb_mat **k, pb_mat **v);
 
-    // Adds the adapter into a linear, where that is exact. Optional.
+    // Does to a linear's weight, where that is exact, what the method does to its output; and what
+    // it does to its input. Optional; `merge_input` is for methods that edit inputs.
     pb_err (*merge)(const pb_params *p, const pb_merge_args *args);
+    pb_err (*merge_input)(const pb_params *p, const pb_merge_args *args);
     // Turns a training-time form into the form that is saved and served: `to` are the options of
     // the folded form (copied from p's, to be edited), and `fold_values` fills in its parameters.
     // Optional.
@@ -233,11 +240,32 @@ typedef struct pb_method {
     size_t statistics; // blocks as large as the parameters' own that they keep, in checkpoints too
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);
+
+    const struct pb_parts
+        *parts; // of a composition, made at run time; NULL in a method's own table
 } pb_method;
 
-#define PB_METHOD(name) const pb_method pb_method_##name
+// A BibTeX entry of what is on arXiv.
+#define PB_ARXIV(key, title, author, year, eprint)                                                 \
+    "@misc{" key ",\n  title = {" title "},\n  author = {" author "},\n  year = {" year            \
+    "},\n  eprint = {" eprint "},\n  archivePrefix = {arXiv}\n}\n"
 
-extern const pb_method *const pb_methods[]; // NULL-terminated, made by the build
+// What a plugin and the program that loads it must agree on.
+#define PB_METHOD_SIZES                                                                            \
+    ((uint32_t)(sizeof(pb_method) + 3 * sizeof(pb_option) + 5 * sizeof(pb_peft_key) +              \
+                7 * sizeof(pb_ctx) + 11 * sizeof(pb_mat) + 13 * sizeof(pb_spec) +                  \
+                17 * sizeof(pb_config) + 19 * sizeof(pb_init_args) + 23 * sizeof(pb_merge_args) +  \
+                29 * sizeof(pb_segment) + 1000 * PB_N_SITES + 100000 * sizeof(real)))
+
+#ifdef PB_PLUGIN
+#define PB_METHOD(name)                                                                            \
+    PB_ENTRY(method, name, PB_METHOD_SIZES);                                                       \
+    const pb_method pb_method_##name
+#else
+#define PB_METHOD(name) const pb_method pb_method_##name
+#endif
+
+const pb_method *pb_method_at(size_t i); // of all there are, or NULL
 const pb_method *pb_method_find(const char *name);
 
 // The per-sequence state of the current layer, one row per segment.
@@ -258,5 +286,7 @@ static inline real *pb_values(const pb_params *p, size_t layer, int id, size_t *
         *cols = s->cols;
     return p->v + s->offset;
 }
+
+#pragma GCC visibility pop
 
 #endif

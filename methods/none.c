@@ -26,6 +26,8 @@ PB_METHOD(none) = {
     .name = "none",
     .doc = "the frozen backbone, untouched",
     .citation = "none",
+    .formula = "y = W x",
+    .bibtex = "",
     .peft_type = "NONE",
     .options = options,
     .identity = true,

@@ -162,6 +162,13 @@ PB_METHOD(pedro) = {
     .name = "pedro",
     .doc = "vectors generated from the prompt scale query, value and feed-forward activations",
     .citation = "Xie et al. 2024, arXiv 2409.17834",
+    .formula = "[l_q, l_v, l_u] = 1 + W_up act(W_down pool(h_1 .. h_P)),  once per prompt\n"
+               "q *= l_q,  v *= l_v,  up *= l_u",
+    .bibtex = PB_ARXIV("xie2024pedro",
+                       "{PEDRO}: Parameter-Efficient Fine-tuning with Prompt {DEpenDent} "
+                       "Representation {MOdification}",
+                       "Xie, Tianfang and Li, Tianjing and Zhu, Wei and Han, Wei and Zhao, Yi",
+                       "2024", "2409.17834"),
     .peft_type = "PEDRO",
     .peft_keys = keys,
     .options = options,

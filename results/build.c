@@ -14,6 +14,7 @@
 #include "results/journal.h"
 
 #include "results/h5.h"
+#include "tasks/metrics/metrics.h"
 #include <hdf5_hl.h>
 #include <math.h>
 #include <stdio.h>
@@ -213,9 +214,9 @@ static pb_err write_scores(hid_t g, const char *name, const json_t *array)
         for (size_t k = 0; k < each; k++)
             v[i * each + k] = number(cols ? json_array_get(item, k) : item);
     }
-    if (!cols && !strcmp(name, "bleu_stats")) {
-        n /= 10;
-        cols = 10;
+    if (!cols && pb_measure_width(name) > 1) { // flat
+        cols = pb_measure_width(name);
+        n /= cols;
     }
     pb_err err = pb_h5_data_real(NULL, g, name, v, n, cols, units_of(name));
     free(v);

@@ -1,6 +1,7 @@
 #include "results/journal.h"
 
 #include "core/file.h"
+#include "tasks/metrics/metrics.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,8 +176,9 @@ static pb_err check_eval(const json_t *e)
         PB_TRY(check_numbers(v, key));
         bool flat = !json_is_array(json_array_get(v, 0));
         size_t n = flat ? json_array_size(v) : json_array_size(json_array_get(v, 0));
-        if (!strcmp(key, "bleu_stats") && n % 10)
-            return pb_fail(PB_INPUT, NULL, "bleu_stats has %zu numbers, not 10 per item", n);
+        size_t width = pb_measure_width(key);
+        if (width && (flat ? n % width : n != width))
+            return pb_fail(PB_INPUT, NULL, "%s has %zu numbers, not %zu per item", key, n, width);
     }
     const json_t *outputs = json_object_get(e, "outputs");
     for (size_t i = 0; i < json_array_size(outputs); i++)

@@ -16,8 +16,8 @@
 //   one valid   step, loss?, score? eval    task, split? ("test"), headline?, higher_is_better?
 //   (true), metrics: {name: number},
 //           per_example?: {name: [numbers] or [[numbers]]}, outputs?: [strings], ...
-//           accuracy, exact_match, f1 and bleu are fractions 0..1; loss is nat per token.
-//           per_example "bleu_stats" has 10 numbers per item (see metrics.h), flat or nested.
+//           Metrics and their per-example statistics: tasks/metrics/measures.c. An array of
+//           several numbers per item ("bleu_stats") is flat or nested.
 //   latency scenario ("decode/lora/different/16"), samples_ns: [integers], attrs: {name: value}
 //           `rows` = sequences in the batch; `tokens_per_sample` = tokens that one sample handled,
 //           over all rows. An equal scenario later replaces the earlier one.

@@ -91,27 +91,28 @@ pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, dou
     return out;
 }
 
+static double score_of(const pb_item_scores *s, const double *sum)
+{
+    return !s->rows ? NAN : s->score ? s->score(sum, s->rows) : sum[0] / (double)s->rows;
+}
+
 double pb_items_score(const pb_item_scores *s)
 {
-    if (s->cols != PB_BLEU_STATS)
-        return pb_mean(s->v, s->rows);
-    double sum[PB_BLEU_STATS] = {0};
+    double sum[PB_MOST_STATS] = {0};
     for (size_t i = 0; i < s->rows; i++)
-        for (size_t k = 0; k < PB_BLEU_STATS; k++)
-            sum[k] += s->v[i * PB_BLEU_STATS + k];
-    return s->rows ? pb_bleu_score(sum, NULL) : NAN;
+        for (size_t k = 0; k < s->cols; k++)
+            sum[k] += s->v[i * s->cols + k];
+    return score_of(s, sum);
 }
 
 // The score of the items at `draw`.
 static double drawn_score(const pb_item_scores *s, const size_t *draw)
 {
-    double sum[PB_BLEU_STATS] = {0};
+    double sum[PB_MOST_STATS] = {0};
     for (size_t i = 0; i < s->rows; i++)
         for (size_t k = 0; k < s->cols; k++)
             sum[k] += s->v[draw[i] * s->cols + k];
-    if (!s->rows)
-        return NAN;
-    return s->cols == PB_BLEU_STATS ? pb_bleu_score(sum, NULL) : sum[0] / (double)s->rows;
+    return score_of(s, sum);
 }
 
 // Replicates of one statistic -> percentile interval.
@@ -132,8 +133,9 @@ static pb_err boot(pb_interval *out, const pb_item_scores *a, const pb_item_scor
     if (!n)
         return PB_OK;
     for (size_t i = 0; i < n; i++) {
-        bool fits = a[i].cols == 1 || a[i].cols == PB_BLEU_STATS;
-        if (!fits || (b && (b[i].rows != a[i].rows || b[i].cols != a[i].cols)))
+        bool fits = a[i].score ? a[i].cols <= PB_MOST_STATS : a[i].cols == 1;
+        if (!fits ||
+            (b && (b[i].rows != a[i].rows || b[i].cols != a[i].cols || b[i].score != a[i].score)))
             return pb_fail(PB_INPUT, NULL, "the items of pair %zu do not match", i);
         most = a[i].rows > most ? a[i].rows : most;
     }
@@ -181,7 +183,7 @@ pb_err pb_boot_seeds(pb_interval *out, const double *x, size_t n, const pb_boot 
     if (!one)
         return pb_fail(PB_MEMORY, NULL, "no memory for %zu seeds", n);
     for (size_t i = 0; i < n; i++)
-        one[i] = (pb_item_scores){&x[i], 1, 1};
+        one[i] = (pb_item_scores){&x[i], 1, 1, NULL};
     pb_err err = boot(out, one, NULL, n, b);
     free(one);
     return err;

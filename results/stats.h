@@ -7,7 +7,7 @@
 #define PB_RESULTS_STATS_H
 
 #include "core/error.h"
-#include "tasks/metrics/metrics.h" // corpus BLEU from summed statistics
+#include "tasks/metrics/metrics.h" // figures from summed statistics
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,11 +28,12 @@ bool pb_covers_zero(pb_interval i); // true also when the interval is not define
 // quantiles. Not defined (NaN) when n is too small for the level.
 pb_interval pb_percentile_interval(const double *sorted, size_t n, double q, double level);
 
-// The scores of one seed's items, (rows,cols): cols 1 = their mean is the score, cols PB_BLEU_STATS
-// = the BLEU of their sums is.
+// The statistics of one seed's items, (rows,cols), and how their sums make the score (pb_measure);
+// NULL: their mean is the score, and cols is 1.
 typedef struct pb_item_scores {
     const double *v;
     size_t rows, cols;
+    double (*score)(const double *sum, size_t n);
 } pb_item_scores;
 double pb_items_score(const pb_item_scores *s);
 

@@ -254,24 +254,12 @@ done:
     return err;
 }
 
-// How a metric is shown. Not inlined: GCC 12's string-length pass (-O3) took a name that may be a
-// literal or not for the literal, and compared wrongly.
-__attribute__((noinline)) static void set_unit(pb_task_column *c, const char *metric)
+static void set_unit(pb_task_column *c, const char *metric)
 {
-    static const pb_task_column shown[] = {
-        {.metric = "accuracy", .unit = "%", .scale = 100, .digits = 2},
-        {.metric = "exact_match", .unit = "%", .scale = 100, .digits = 2},
-        {.metric = "f1", .unit = "%", .scale = 100, .digits = 2},
-        {.metric = "bleu", .unit = "", .scale = 100, .digits = 2},
-        {.metric = "loss", .unit = "nat/token", .scale = 1, .digits = 4},
-    };
-    const pb_task_column *found = NULL;
-    for (size_t i = 0; i < sizeof shown / sizeof *shown && !found; i++)
-        if (!strcmp(metric, shown[i].metric))
-            found = &shown[i];
-    c->unit = found ? found->unit : "";
-    c->scale = found ? found->scale : 1;
-    c->digits = found ? found->digits : 4;
+    const pb_measure *m = pb_measure_find(metric);
+    c->unit = m ? m->unit : "";
+    c->scale = m ? m->scale : 1;
+    c->digits = m ? m->digits : 4;
 }
 
 static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summary_options *o)
@@ -291,8 +279,9 @@ static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summa
         if (!c->metric)
             c->metric = *v->headline ? v->headline : "loss";
         set_unit(c, c->metric);
+        const pb_measure *m = pb_measure_find(c->metric);
         bool headline = !strcmp(c->metric, v->headline);
-        c->higher_is_better = headline ? v->higher_is_better : strcmp(c->metric, "loss") != 0;
+        c->higher_is_better = headline || !m ? v->higher_is_better : !m->lower_is_better;
     }
     for (size_t i = 0; i < s->n_tasks; i++) {
         pb_task_column *c = &s->tasks[i];
@@ -306,16 +295,18 @@ static pb_err make_tasks(pb_summary *s, const entry *e, size_t n, const pb_summa
     return PB_OK;
 }
 
-// The per-item scores behind a metric, if their mean (or BLEU) gives the stored value; .v = NULL
-// otherwise.
+// The statistics per item behind a metric, if they give the stored value; .v = NULL otherwise.
+// Files of the first versions call the right answers "correct", whatever the metric.
 static pb_item_scores items_of(const pb_evaluation *e, const char *metric, double value)
 {
-    const char *const names[] = {metric, !strcmp(metric, "bleu") ? "bleu_stats" : "correct"};
+    const pb_measure *m = pb_measure_find(metric);
+    const char *const names[] = {m ? m->array : metric, "correct"};
     for (size_t i = 0; i < 2; i++) {
         const pb_array *a = pb_eval_array(e, names[i]);
-        if (!a || !a->rows || (a->cols != 1 && a->cols != PB_BLEU_STATS))
+        size_t width = m && i == 0 ? m->width : 1;
+        if (!a || !a->rows || a->cols != width)
             continue;
-        pb_item_scores items = {a->v, a->rows, a->cols};
+        pb_item_scores items = {a->v, a->rows, a->cols, m && i == 0 ? m->score : NULL};
         if (fabs(pb_items_score(&items) - value) <= 1e-6 * fmax(1, fabs(value)))
             return items;
     }

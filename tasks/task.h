@@ -5,12 +5,24 @@
 #define PB_TASK_H
 
 #include "core/error.h"
+#include "core/plugin.h"
 #include "core/rng.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 typedef enum pb_split { PB_TRAIN, PB_VALID, PB_TEST, PB_N_SPLITS } pb_split;
+
+// The table that a query in SQL is about: in an SQLite file, its columns called col0, col1, ...,
+// text in lower case, as WikiSQL's .db files have it.
+typedef struct pb_sql_table {
+    const char *database;      // path of the file
+    const char *name;          // of the table there
+    const char *const *column; // (n_columns) how questions and queries call col0, col1, ...
+    size_t n_columns;
+} pb_sql_table;
 
 // One example. The model sees `prompt` and is trained on `response`; loss counts on the response
 // (and the end token) only.
@@ -24,6 +36,7 @@ typedef struct pb_example {
     // Generation: all accepted references (the response among them).
     const char *const *references;
     size_t n_references;
+    const pb_sql_table *table; // text to SQL, where the table is at hand: its answers count too
 } pb_example;
 
 typedef struct pb_dataset pb_dataset; // owns the examples and their strings
@@ -43,14 +56,26 @@ typedef struct pb_task {
     const char *licence;
     const char *version; // raised whenever the text that the model sees changes
     pb_task_kind kind;
-    const char *metric;        // the headline metric: "accuracy", "exact_match" or "bleu"
+    const char *metric;        // the headline metric, a name of tasks/metrics/measures.c; those of
+                               // its family are computed beside it
     bool needs_data;           // reads args->data
     size_t max_new;            // generation: most bytes of a response, with room to spare
     size_t sizes[PB_N_SPLITS]; // default number of examples; 0 = all there are
     pb_err (*load)(pb_dataset *d, const struct pb_task *task, const pb_task_args *args);
 } pb_task;
 
+// What a plugin and the program that loads it must agree on.
+#define PB_TASK_SIZES                                                                              \
+    ((uint32_t)(sizeof(pb_task) + 3 * sizeof(pb_example) + 5 * sizeof(pb_task_args) +              \
+                7 * sizeof(pb_rng)))
+
+#ifdef PB_PLUGIN
+#define PB_TASK(name)                                                                              \
+    PB_ENTRY(task, name, PB_TASK_SIZES);                                                           \
+    const pb_task pb_task_##name
+#else
 #define PB_TASK(name) const pb_task pb_task_##name
+#endif
 
 // Building a dataset. Strings are copied.
 pb_err pb_dataset_new(pb_dataset **out);
@@ -64,10 +89,14 @@ const pb_example *pb_dataset_at(const pb_dataset *d, pb_split split, size_t i);
 // SHA-256 over every prompt, response, candidate and reference, in order.
 void pb_dataset_hash(const pb_dataset *d, char out[65]);
 
-// The registry the build makes from tasks/*.c.
-extern const pb_task *const pb_tasks[]; // NULL-terminated
+// The tasks there are: those that the build found in tasks/, and behind them those of plugins.
+extern const pb_task *const pb_tasks[];    // of the suite, NULL-terminated
+const pb_task *pb_task_at(size_t i);       // of all, or NULL
+pb_err pb_task_register(const pb_task *t); // refuses a name that is taken
 const pb_task *pb_task_find(const char *name);
 // Finds, loads and checks a task; an unknown name lists the known ones.
 pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args);
+
+#pragma GCC visibility pop
 
 #endif

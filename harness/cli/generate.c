@@ -1,4 +1,4 @@
-// `pedrobench generate`: greedy text from a model, with or without an adapter.
+// `pedrobench generate`: text from a model, with or without an adapter.
 #include "cli/common/common.h"
 #include "core/log.h"
 #include "model/chat.h"
@@ -11,6 +11,7 @@
 struct args {
     const char *model, *adapter, *prompt, *chat, *system;
     size_t max_new;
+    pb_decoding decoding;
     pb_storage weights;
 };
 
@@ -24,6 +25,7 @@ static const struct argp_option opts[] = {
      "\"auto\": the template of the model's folder",
      0},
     {"system", 's', "TEXT", 0, "With --chat: the system message", 0},
+    PB_DECODING_OPTIONS,
     PB_WEIGHTS_OPTION,
     {0}};
 
@@ -50,6 +52,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 's':
         a->system = arg;
         break;
+    case PB_KEY_BEAM:
+        if (pb_parse_size(arg, "--beam", &a->decoding.beam) || !a->decoding.beam ||
+            a->decoding.beam > PB_MOST_BEAMS)
+            argp_error(state, "--beam is \"%s\", not 1 to %d", arg, PB_MOST_BEAMS);
+        break;
+    case PB_KEY_LENGTH_PENALTY:
+        if (pb_parse_real(arg, "--length-penalty", -100, 100, &a->decoding.length_penalty))
+            pb_usage_error(state);
+        break;
+    case PB_KEY_NO_REPEAT:
+        if (pb_parse_size(arg, "--no-repeat-ngram", &a->decoding.no_repeat_ngram))
+            pb_usage_error(state);
+        break;
     case PB_KEY_WEIGHTS:
         if (pb_storage_find(&a->weights, arg))
             pb_usage_error(state);
@@ -73,7 +88,7 @@ static const struct argp argp = {
     opts,
     parse,
     NULL,
-    "Prints the prompt and its greedy continuation, or the answer to it.\v"
+    "Prints the prompt and its continuation, or the answer to it: greedy, or by beam search.\v"
     "Chat templates: plain, llama2, llama3, chatml, mistral, mistral3, gemma, zephyr, alpaca.\n\n"
     "Examples:\n"
     "  pedrobench generate --prompt \"The old man looked at\"\n"
@@ -132,7 +147,7 @@ static pb_err encode_prompt(pb_model *m, const struct args *a, int32_t **ids, si
 
 static pb_err run(int argc, char **argv)
 {
-    struct args a = {.prompt = "", .max_new = 128};
+    struct args a = {.prompt = "", .max_new = 128, .decoding = PB_GREEDY};
     argp_parse(&argp, argc, argv, 0, 0, &a);
     pb_err err = PB_OK;
     pb_model *m = NULL;
@@ -160,7 +175,7 @@ static pb_err run(int argc, char **argv)
     }
     pb_request r = {
         .prompt = ids, .n_prompt = n, .max_new = a.max_new, .tenant = ad ? 0 : -1, .out = out};
-    PB_GO(pb_decoder_new(&d, m, &ad, ad ? 1 : 0, 1, n + a.max_new));
+    PB_GO(pb_decoder_new(&d, m, &ad, ad ? 1 : 0, 1, n + a.max_new, &a.decoding));
     PB_GO(pb_decode(d, &r, 1, NULL, NULL));
     // Prompt and response are decoded together, so that joins between them are the tokenizer's. An
     // answer stands alone.
@@ -185,4 +200,4 @@ done:
     return err;
 }
 
-PB_COMMAND(generate) = {"generate", "greedy text from a model and an adapter", 50, run};
+PB_COMMAND(generate) = {"generate", "text from a model and an adapter", 50, run};

@@ -3,6 +3,7 @@
 #include "model/gguf.h"
 #include "model/peft.h"
 #include "model/source.h"
+#include "results/bench.h"
 #include "results/journal.h"
 #include "results/load.h"
 
@@ -183,6 +184,18 @@ static pb_err inspect_adapter(json_t *out, const char *folder)
     pb_tensors *t = NULL;
     PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
     PB_GO(pb_json_load(&config, path));
+    if (pb_peft_is_composition(config)) {
+        const json_t *names = json_object_get(config, "parts");
+        set_text(out, "kind", "composition of adapters");
+        for (size_t i = 0; i < json_array_size(names); i++) {
+            const char *name = json_string_value(json_array_get(names, i));
+            json_t *part = json_object();
+            PB_GO(pb_path(path, sizeof path, "%s/%s", folder, name ? name : "?"));
+            set(out, name ? name : "?", part);
+            PB_GO(inspect_adapter(part, path));
+        }
+        goto done;
+    }
     PB_GO(pb_adapter_weights(&t, folder));
     set_text(out, "kind", "adapter");
     set_text(out, "method", json_string_value(json_object_get(config, "peft_type")));
@@ -327,6 +340,15 @@ static pb_err inspect_run(json_t *out, const char *path)
     return PB_OK;
 }
 
+static pb_err inspect_bench(json_t *out, const char *path)
+{
+    json_t *arms = NULL;
+    PB_TRY(pb_bench_load(&arms, path));
+    set_text(out, "kind", "benchmark");
+    set(out, "arms", arms);
+    return PB_OK;
+}
+
 static pb_err inspect_journal(json_t *out, const char *path)
 {
     pb_journal j = {0};
@@ -377,7 +399,7 @@ static pb_err inspect(json_t *out, const char *path)
                        "%s is neither a model nor an adapter folder", path);
     }
     if (ends_with(path, ".h5"))
-        return inspect_run(out, path);
+        return pb_bench_is(path) ? inspect_bench(out, path) : inspect_run(out, path);
     if (pb_gguf_is(path))
         return inspect_gguf(out, path);
     if (ends_with(path, ".safetensors"))

@@ -1,5 +1,6 @@
 // `pedrobench latency`: times of many tenants in one batch, and why they are what they are.
 #include "cli/common/common.h"
+#include "cli/common/grid.h"
 #include "cli/common/latency_run.h"
 #include "core/log.h"
 
@@ -9,12 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum format { TEXT, MARKDOWN, CSV } format;
-
 struct args {
     json_t *config;
     const char *out;
-    format format;
+    pb_format format;
 };
 
 enum { RANDOM = 256, MIN_SAMPLES };
@@ -118,8 +117,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->out = arg;
         break;
     case 'f':
-        a->format = !strcmp(arg, "text") ? TEXT : !strcmp(arg, "markdown") ? MARKDOWN : CSV;
-        if (a->format == CSV && strcmp(arg, "csv"))
+        a->format = !strcmp(arg, "text")       ? PB_TEXT
+                    : !strcmp(arg, "markdown") ? PB_MARKDOWN
+                                               : PB_CSV;
+        if (a->format == PB_CSV && strcmp(arg, "csv"))
             argp_error(state, "--format is \"%s\", not text, markdown or csv", arg);
         break;
     case 'q':
@@ -156,75 +157,6 @@ static const struct argp argp = {
     NULL,
     NULL};
 
-// ---------------------------------------------------------------- grids of text
-
-enum { MAX_COLS = 20, CELL = 48 };
-
-typedef struct grid {
-    format format;
-    size_t cols, rows;
-    char (*cell)[CELL]; // row by row, the first one is the head
-    size_t n, room;
-    bool failed;
-} grid;
-
-static void add(grid *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void add(grid *g, const char *fmt, ...)
-{
-    if (g->n == g->room) {
-        size_t room = g->room ? 2 * g->room : 128;
-        char(*more)[CELL] = realloc(g->cell, room * sizeof *more);
-        if (!more) {
-            g->failed = true;
-            return;
-        }
-        g->cell = more;
-        g->room = room;
-    }
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(g->cell[g->n++], CELL, fmt, ap);
-    va_end(ap);
-}
-
-// Columns as wide as their longest cell; the first `left` ones begin at the left.
-static pb_err print_grid(grid *g, const char *title, size_t left)
-{
-    size_t width[MAX_COLS] = {0};
-    bool md = g->format == MARKDOWN;
-    if (g->failed) {
-        free(g->cell);
-        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
-    }
-    for (size_t i = 0; i < g->n; i++) {
-        size_t len = strlen(g->cell[i]), *w = &width[i % g->cols];
-        *w = len > *w ? len : *w;
-    }
-    printf(md ? "\n### %s\n\n" : "\n%s\n", title);
-    for (size_t i = 0; i < g->n; i++) {
-        size_t c = i % g->cols;
-        if (md)
-            printf(c ? " | " : "| ");
-        else if (c)
-            printf("  ");
-        if (!md && c < left && c + 1 == g->cols)
-            printf("%s", g->cell[i]);
-        else
-            printf(c < left ? "%-*s" : "%*s", (int)width[c], g->cell[i]);
-        if (c + 1 < g->cols)
-            continue;
-        printf(md ? " |\n" : "\n");
-        if (!md || i >= g->cols)
-            continue;
-        for (size_t k = 0; k < g->cols; k++)
-            printf(k < left ? "|:---" : "|---:");
-        printf("|\n");
-    }
-    free(g->cell);
-    return PB_OK;
-}
-
 // ---------------------------------------------------------------- the tables
 
 static const pb_latency_row *find(const pb_latency_report *p, const char *phase, const char *method,
@@ -255,32 +187,32 @@ static size_t sizes_of(const pb_latency_report *p, const char *phase, size_t *ou
 }
 
 // Times, or with `rate` tokens per second: arms down, batch sizes across.
-static pb_err arms_table(const pb_latency_report *p, const char *phase, bool rate, format f)
+static pb_err arms_table(const pb_latency_report *p, const char *phase, bool rate, pb_format f)
 {
-    size_t size[MAX_COLS - 2], n = sizes_of(p, phase, size, MAX_COLS - 2);
+    size_t size[PB_GRID_COLS - 2], n = sizes_of(p, phase, size, PB_GRID_COLS - 2);
     bool decode = !strcmp(phase, "decode");
     char title[200];
-    grid g = {.format = f, .cols = n + 2};
+    pb_grid g = {.format = f, .cols = n + 2};
     if (!n)
         return PB_OK;
-    add(&g, "method");
-    add(&g, "sharing");
+    pb_grid_add(&g, "method");
+    pb_grid_add(&g, "sharing");
     for (size_t i = 0; i < n; i++)
-        add(&g, "%zu", size[i]);
+        pb_grid_add(&g, "%zu", size[i]);
     for (size_t i = 0; i < p->n_rows; i++) {
         const pb_latency_row *w = &p->rows[i];
         if (strcmp(w->r.phase, phase) || !first_of_its_arm(p, w))
             continue;
-        add(&g, "%s", w->r.method);
-        add(&g, "%s", w->r.sharing);
+        pb_grid_add(&g, "%s", w->r.method);
+        pb_grid_add(&g, "%s", w->r.sharing);
         for (size_t k = 0; k < n; k++) {
             const pb_latency_row *x = find(p, phase, w->r.method, w->r.sharing, size[k]);
             if (!x)
-                add(&g, "-");
+                pb_grid_add(&g, "-");
             else if (rate)
-                add(&g, "%.0f", 1e3 * (double)x->r.tokens / x->median);
+                pb_grid_add(&g, "%.0f", 1e3 * (double)x->r.tokens / x->median);
             else
-                add(&g, "%.*f (%.3f)", x->median < 100 ? 3 : 1, x->median, x->ratio);
+                pb_grid_add(&g, "%.*f (%.3f)", x->median < 100 ? 3 : 1, x->median, x->ratio);
         }
     }
     if (rate)
@@ -295,17 +227,17 @@ static pb_err arms_table(const pb_latency_report *p, const char *phase, bool rat
                  "Prefill: median ms to the first token, prompts of %zu tokens (over base), by "
                  "requests in the batch",
                  p->prompt);
-    return print_grid(&g, title, 2);
+    return pb_grid_print(&g, title, 2);
 }
 
-static pb_err memory_table(const pb_latency_report *p, format f)
+static pb_err memory_table(const pb_latency_report *p, pb_format f)
 {
     char title[200];
-    grid g = {.format = f, .cols = 7};
+    pb_grid g = {.format = f, .cols = 7};
     static const char *const head[] = {"method",        "knob",     "trainable",  "of budget",
                                        "adapter bytes", "KV bytes", "state bytes"};
     for (size_t i = 0; i < g.cols; i++)
-        add(&g, "%s", head[i]);
+        pb_grid_add(&g, "%s", head[i]);
     for (size_t i = 0; i < p->n_rows; i++) {
         const pb_latency_row *w = &p->rows[i];
         const pb_latency_tenant *t =
@@ -314,71 +246,71 @@ static pb_err memory_table(const pb_latency_report *p, format f)
         if (strcmp(w->r.phase, p->rows[0].r.phase) || !first_of_its_arm(p, w) ||
             (t ? strcmp(w->r.sharing, "different") : !merged && !base))
             continue;
-        add(&g, "%s", w->r.method);
+        pb_grid_add(&g, "%s", w->r.method);
         if (t && *t->knob)
-            add(&g, "%s=%ld", t->knob, t->value);
+            pb_grid_add(&g, "%s=%ld", t->knob, t->value);
         else
-            add(&g, "-");
+            pb_grid_add(&g, "-");
         if (t) {
-            add(&g, "%zu", t->trainable);
-            add(&g, "%+.1f%%", 100 * ((double)t->trainable / (double)p->budget - 1));
+            pb_grid_add(&g, "%zu", t->trainable);
+            pb_grid_add(&g, "%+.1f%%", 100 * ((double)t->trainable / (double)p->budget - 1));
         } else {
-            add(&g, "-");
-            add(&g, "-");
+            pb_grid_add(&g, "-");
+            pb_grid_add(&g, "-");
         }
-        add(&g, "%zu", w->r.adapter_bytes);
-        add(&g, "%zu", w->r.kv_bytes);
-        add(&g, "%zu", w->r.state_bytes);
+        pb_grid_add(&g, "%zu", w->r.adapter_bytes);
+        pb_grid_add(&g, "%zu", w->r.kv_bytes);
+        pb_grid_add(&g, "%zu", w->r.state_bytes);
     }
     snprintf(
         title, sizeof title,
         "Memory: one tenant's adapter, and keys, values and state of one sequence of %zu + %zu "
         "tokens",
         p->prompt, p->fresh);
-    PB_TRY(print_grid(&g, title, 2));
+    PB_TRY(pb_grid_print(&g, title, 2));
     printf("%sThe backbone takes %zu bytes once; a merged tenant takes a backbone of its own.\n",
-           f == MARKDOWN ? "\n" : "", p->backbone_bytes);
+           f == PB_MARKDOWN ? "\n" : "", p->backbone_bytes);
     return PB_OK;
 }
 
-static pb_err work_table(const pb_latency_report *p, const char *phase, format f)
+static pb_err work_table(const pb_latency_report *p, const char *phase, pb_format f)
 {
     size_t size[64], n = sizes_of(p, phase, size, 64);
     char title[120];
-    grid g = {.format = f, .cols = 9};
+    pb_grid g = {.format = f, .cols = 9};
     static const char *const head[] = {"method",        "sharing",    "MFLOP/token",
                                        "of adapter",    "kB/token",   "of adapter",
                                        "regions/token", "of adapter", "regions/sample"};
     if (!n)
         return PB_OK;
     for (size_t i = 0; i < g.cols; i++)
-        add(&g, "%s", head[i]);
+        pb_grid_add(&g, "%s", head[i]);
     for (size_t i = 0; i < p->n_rows; i++) {
         const pb_latency_row *w = &p->rows[i];
         const pb_counts *a = &w->r.counts[PB_ADAPTER], *t = &w->total;
         double tokens = (double)w->r.tokens;
         if (strcmp(w->r.phase, phase) || w->r.rows != size[n - 1])
             continue;
-        add(&g, "%s", w->r.method);
-        add(&g, "%s", w->r.sharing);
-        add(&g, "%.4g", t->flops / tokens * 1e-6);
-        add(&g, "%.4g", a->flops / tokens * 1e-6);
-        add(&g, "%.5g", t->bytes / tokens * 1e-3);
-        add(&g, "%.4g", a->bytes / tokens * 1e-3);
-        add(&g, "%.4g", (double)t->regions / tokens);
-        add(&g, "%.4g", (double)a->regions / tokens);
-        add(&g, "%zu", t->regions);
+        pb_grid_add(&g, "%s", w->r.method);
+        pb_grid_add(&g, "%s", w->r.sharing);
+        pb_grid_add(&g, "%.4g", t->flops / tokens * 1e-6);
+        pb_grid_add(&g, "%.4g", a->flops / tokens * 1e-6);
+        pb_grid_add(&g, "%.5g", t->bytes / tokens * 1e-3);
+        pb_grid_add(&g, "%.4g", a->bytes / tokens * 1e-3);
+        pb_grid_add(&g, "%.4g", (double)t->regions / tokens);
+        pb_grid_add(&g, "%.4g", (double)a->regions / tokens);
+        pb_grid_add(&g, "%zu", t->regions);
     }
     snprintf(title, sizeof title, "Why (%s, %zu requests): what the operations count", phase,
              size[n - 1]);
-    return print_grid(&g, title, 2);
+    return pb_grid_print(&g, title, 2);
 }
 
-static void floors(const pb_latency_report *p, format f)
+static void floors(const pb_latency_report *p, pb_format f)
 {
     bool any = false;
-    printf(f == MARKDOWN ? "\n" : "\nNoise floor, base against itself:");
-    if (f == MARKDOWN)
+    printf(f == PB_MARKDOWN ? "\n" : "\nNoise floor, base against itself:");
+    if (f == PB_MARKDOWN)
         printf("Noise floor, base against itself:");
     for (size_t i = 0; i < p->n_rows; i++) {
         const pb_latency_row *w = &p->rows[i];
@@ -425,13 +357,13 @@ static void csv(const pb_latency_report *p)
     }
 }
 
-static pb_err print_report(const pb_latency_report *p, format f)
+static pb_err print_report(const pb_latency_report *p, pb_format f)
 {
     static const char *const phases[] = {"decode", "prefill"};
     size_t fewest = SIZE_MAX, most = 0;
     if (!p->n_rows)
         return PB_OK;
-    if (f == CSV) {
+    if (f == PB_CSV) {
         csv(p);
         return PB_OK;
     }

@@ -1,5 +1,6 @@
 // `pedrobench SUBCOMMAND ...`: finds the subcommand, runs it, prints its error.
 #include "cli/cli.h"
+#include "cli/common/plugin.h"
 #include "core/log.h"
 #include "core/threads.h"
 
@@ -34,6 +35,8 @@ static void overview(FILE *f)
     for (size_t i = 0; i < n; i++)
         fprintf(f, "  %-12s %s\n", sorted[i]->name, sorted[i]->doc);
     fputs("\n`pedrobench COMMAND --help` explains one. PB_THREADS sets the number of threads.\n"
+          "--plugin FILE adds a method or task from a shared object, to every command (may be\n"
+          "repeated; PB_PLUGINS names more, separated by colons).\n"
           "Examples:\n"
           "  pedrobench params --budget 0.5%\n"
           "  pedrobench train --task yesno --method pedro --budget 0.5% --out run.h5\n"
@@ -48,7 +51,8 @@ int main(int argc, char **argv)
         overview(stderr);
         return 2;
     }
-    const char *name = argv[1];
+    pb_err plugins = pb_plugins_load(&argc, argv);
+    const char *name = argc > 1 ? argv[1] : "--help";
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         overview(stdout);
         return 0;
@@ -65,7 +69,9 @@ int main(int argc, char **argv)
         argv[1] = self;
         argp_err_exit_status = 2;
         pb_signals_install();
-        pb_err err = pb_threads_set(0);
+        pb_err err = plugins;
+        if (!err)
+            err = pb_threads_set(0);
         if (!err)
             err = pb_commands[i]->run(argc - 1, argv + 1);
         errno = 0;

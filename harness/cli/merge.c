@@ -92,7 +92,7 @@ static pb_err make(const pb_tensor *t, real *out)
         pb_tensor_read(pb_tensors_find(p->all->s->tensors, name), 0, rows, out);
     }
     pb_merge_args m = {c, p->layer, p->linear, w, p->bias ? out : NULL, rows, cols};
-    err = a->method->merge(&a->params, &m);
+    err = pb_adapter_merge(a, &m);
 done:
     if (p->bias)
         free(w);

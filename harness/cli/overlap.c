@@ -277,9 +277,9 @@ static pb_err add_path(pb_overlap *o, const struct args *a, const char *path)
 static pb_err add_evaluation(pb_overlap *o, const struct args *a)
 {
     if (!a->tasks.n)
-        for (const pb_task *const *t = pb_tasks; *t; t++)
-            if (!(*t)->needs_data || a->data)
-                PB_TRY(add_task(o, a, (*t)->name));
+        for (size_t i = 0; pb_task_at(i); i++)
+            if (!pb_task_at(i)->needs_data || a->data)
+                PB_TRY(add_task(o, a, pb_task_at(i)->name));
     for (size_t i = 0; i < a->tasks.n; i++)
         if (strcmp(a->tasks.item[i], "none"))
             PB_TRY(add_task(o, a, a->tasks.item[i]));

@@ -1,5 +1,7 @@
 // `pedrobench params`: what every method would be at one budget.
 #include "cli/common/common.h"
+#include "cli/common/cost.h"
+#include "model/compose.h"
 #include "train/budget.h"
 
 #include <stdio.h>
@@ -79,49 +81,18 @@ static const struct argp argp = {
     NULL,
     NULL};
 
-// FLOPs of one step with and without the adapter, per row.
-static pb_err added(const pb_model *m, pb_adapter *a, size_t rows, size_t pos0, double *out,
-                    size_t *regions)
-{
-    pb_counts with[PB_COMPONENTS], without[PB_COMPONENTS];
-    pb_segment seg = {.n_rows = rows,
-                      .pos0 = pos0,
-                      .n_prompt = pos0 ? 0 : rows,
-                      .tenant = 0,
-                      .slot = pos0 ? 0 : -1};
-    pb_batch b = {rows, 1, NULL, &seg};
-    PB_TRY(pb_step_estimate(m, &a, 1, &b, false, with));
-    seg.tenant = -1;
-    PB_TRY(pb_step_estimate(m, NULL, 0, &b, false, without));
-    *out = 0;
-    *regions = 0;
-    for (int c = 0; c < PB_COMPONENTS; c++) {
-        *out += (with[c].flops - without[c].flops) / (double)rows;
-        *regions += with[c].regions - without[c].regions;
-    }
-    return PB_OK;
-}
-
 static pb_err row(const pb_model *m, const pb_method *method, const struct args *a, size_t budget,
                   bool csv)
 {
     pb_err err = PB_OK;
     void *options = NULL;
     pb_adapter *ad = NULL, *served = NULL;
-    size_t count = 0, regions, ignored;
-    double decode, prefill;
-    char knob[64] = "-", residual[32] = "-";
+    size_t count = 0;
+    pb_cost decode, prefill;
+    char knob[300] = "-", residual[32] = "-";
     PB_GO(pb_options_new(&options, method));
-    for (size_t i = 0; i < a->n_set; i++) {
-        char key[64];
-        const char *eq = strchr(a->set[i], '=');
-        if (!eq || eq - a->set[i] >= (long)sizeof key) {
-            err = pb_fail(PB_USAGE, "use --set KEY=VALUE", "--set is \"%s\"", a->set[i]);
-            goto done;
-        }
-        snprintf(key, sizeof key, "%.*s", (int)(eq - a->set[i]), a->set[i]);
-        PB_GO(pb_options_set(method, options, key, eq + 1));
-    }
+    for (size_t i = 0; i < a->n_set; i++)
+        PB_GO(pb_options_assign(method, options, a->set[i]));
     double total = (double)pb_config_params(&m->config);
     if (budget && method->knob) {
         if (pb_budget_solve(method, options, &m->config, budget, &count)) {
@@ -133,8 +104,11 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
                  100 * ((double)count - (double)budget) / (double)budget);
     }
     PB_GO(pb_budget_count(method, options, &m->config, &count));
-    if (method->knob)
-        snprintf(knob, sizeof knob, "%s=%ld", method->knob, pb_options_knob(method, options));
+    if (method->knob) {
+        char label[250];
+        snprintf(knob, sizeof knob, "%s=%ld", pb_knob_label(method, options, label, sizeof label),
+                 pb_options_knob(method, options));
+    }
     if (method->backbone) {
         printf(
             csv ? "%s,%s,%zu,%.6g,%s,%zu,0,0,\"a backbone of its own\"\n"
@@ -146,13 +120,13 @@ static pb_err row(const pb_model *m, const pb_method *method, const struct args 
     }
     PB_GO(pb_adapter_new(&ad, method, options, &m->config, false));
     PB_GO(pb_adapter_folded(&served, ad));
-    PB_GO(pb_adapter_serve(served, NULL));
-    PB_GO(added(m, served, 1, m->config.context / 2, &decode, &regions));
-    PB_GO(added(m, served, m->config.context / 2, 0, &prefill, &ignored));
+    PB_GO(pb_adapter_serve(served, m));
+    PB_GO(pb_cost_of(m, served, 1, m->config.context / 2, &decode));
+    PB_GO(pb_cost_of(m, served, m->config.context / 2, 0, &prefill));
     printf(csv ? "%s,%s,%zu,%.6g,%s,%zu,%.6g,%.6g,%zu,\n"
                : "%-8s %-12s %12zu %8.3f%% %9s %14zu %12.4g %12.4g %7zu\n",
            method->name, knob, count, 100 * (double)count / total, residual,
-           pb_adapter_resident(served), decode, prefill, regions);
+           pb_adapter_resident(served), decode.flops, prefill.flops, decode.regions);
     if (budget && !method->knob && count != budget && !csv)
         printf("         (no size knob: stands outside the budget)\n");
 done:
@@ -192,9 +166,10 @@ static pb_err run(int argc, char **argv)
         printf("\n%-8s %-12s %12s %9s %9s %14s %12s %12s %7s\n", "method", "knob", "trainable",
                "share", "residual", "bytes/tenant", "FLOP/decode", "FLOP/prompt", "regions");
     }
-    for (size_t i = 0; pb_methods[i]; i++)
-        if (!only || pb_methods[i] == only)
-            PB_GO(row(m, pb_methods[i], &a, budget, csv));
+    if (only)
+        PB_GO(row(m, only, &a, budget, csv));
+    for (size_t i = 0; !only && pb_method_at(i); i++)
+        PB_GO(row(m, pb_method_at(i), &a, budget, csv));
     if (!csv)
         printf("FLOP/decode and FLOP/prompt: what the method adds to one decoded token at position "
                "%zu and,\naveraged, to one token of a prompt of that length; regions: parallel "

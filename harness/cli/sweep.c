@@ -155,8 +155,10 @@ static pb_err one(sweep *s, const char *task, const json_t *t, const char *label
         pb_warn("%s: %s (%s)", shown, r.status, r.why);
     } else {
         double spent = pb_now() - s->start, fresh = (double)(s->done - s->skipped);
-        pb_info("%s: %s %.1f %%, loss %.3f, %.1f s; about %.0f s left for all", shown, r.metric,
-                100 * r.score, r.loss, r.seconds, spent / fresh * (double)(s->total - s->done));
+        pb_info("%s: %s %.*f%s%s, loss %.3f, %.1f s; about %.0f s left for all", shown,
+                r.metric->name, r.metric->digits, r.metric->scale * r.score,
+                *r.metric->unit ? " " : "", r.metric->unit, r.loss, r.seconds,
+                spent / fresh * (double)(s->total - s->done));
     }
     return PB_OK;
 }

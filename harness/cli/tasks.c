@@ -108,9 +108,9 @@ static pb_err run(int argc, char **argv)
         return PB_OK;
     }
     printf("%-12s %-12s %-6s %s\n", "task", "metric", "data", "what");
-    for (size_t i = 0; pb_tasks[i]; i++)
-        printf("%-12s %-12s %-6s %s\n", pb_tasks[i]->name, pb_tasks[i]->metric,
-               pb_tasks[i]->needs_data ? "needed" : "-", pb_tasks[i]->doc);
+    const pb_task *t;
+    for (size_t i = 0; (t = pb_task_at(i)); i++)
+        printf("%-12s %-12s %-6s %s\n", t->name, t->metric, t->needs_data ? "needed" : "-", t->doc);
     return PB_OK;
 }
 

@@ -53,6 +53,7 @@ static const struct argp_option opts[] = {
     {"train-examples", KEY_NTRAIN, "N", 0, "Use at most so many (default: the task's)", 1},
     {"valid-examples", KEY_NVALID, "N", 0, "Likewise", 1},
     {"test-examples", KEY_NTEST, "N", 0, "Likewise", 1},
+    PB_DECODING_OPTIONS,
     PB_WEIGHTS_OPTION,
     {0}};
 
@@ -64,12 +65,18 @@ static void put_size(struct argp_state *state, json_t *obj, const char *key, con
     json_object_set_new(obj, key, json_integer((json_int_t)v));
 }
 
-static void put_real(struct argp_state *state, json_t *obj, const char *key, const char *arg)
+static void put_from(struct argp_state *state, json_t *obj, const char *key, const char *arg,
+                     double least)
 {
     double v;
-    if (pb_parse_real(arg, key, 0, 1e9, &v))
+    if (pb_parse_real(arg, key, least, 1e9, &v))
         pb_usage_error(state);
     json_object_set_new(obj, key, json_real(v));
+}
+
+static void put_real(struct argp_state *state, json_t *obj, const char *key, const char *arg)
+{
+    put_from(state, obj, key, arg, 0);
 }
 
 static json_t *child(json_t *obj, const char *key)
@@ -161,6 +168,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_NTEST:
         put_size(state, child(c, "limit"), "test", arg);
         break;
+    case PB_KEY_BEAM:
+        put_size(state, c, "beam", arg);
+        break;
+    case PB_KEY_LENGTH_PENALTY:
+        put_from(state, c, "length_penalty", arg, -100);
+        break;
+    case PB_KEY_NO_REPEAT:
+        put_size(state, c, "no_repeat_ngram", arg);
+        break;
     case PB_KEY_WEIGHTS:
         json_object_set_new(c, "weights", json_string(arg));
         break;
@@ -214,8 +230,9 @@ static pb_err run(int argc, char **argv)
     if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
     else if (!err && r.metric)
-        printf("%s: %s %.2f %%, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
-               label, r.metric, 100 * r.score, r.loss, r.trainable, r.seconds, a.out);
+        printf("%s: %s %.*f%s%s, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
+               label, r.metric->name, r.metric->digits, r.metric->scale * r.score,
+               *r.metric->unit ? " " : "", r.metric->unit, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
         err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED,
                       "the result file records it; `pedrobench table` counts it", "the run %s: %s",

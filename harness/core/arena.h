@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include <stddef.h>
 
+#pragma GCC visibility push(default)
+
 typedef struct pb_arena {
     char *base; // NULL while measuring
     size_t size, used, peak;
@@ -32,5 +34,7 @@ static inline void pb_release(pb_arena *a, size_t mark)
 {
     a->used = mark;
 }
+
+#pragma GCC visibility pop
 
 #endif

@@ -5,6 +5,8 @@
 #ifndef PB_CORE_ERROR_H
 #define PB_CORE_ERROR_H
 
+#pragma GCC visibility push(default)
+
 #define PB_ERRORS(X)                                                                               \
     X(PB_OK, "ok")                                                                                 \
     X(PB_USAGE, "usage")             /* impossible option or command line: exit code 2 */          \
@@ -47,5 +49,7 @@ const char *pb_error_hint(void); // "" when there is none
         if (err)                                                                                   \
             goto done;                                                                             \
     } while (0)
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 // Parses a file; `what` names it in errors. *out is released with json_decref.
 pb_err pb_json_load(json_t **out, const char *path);
 pb_err pb_json_parse(json_t **out, const char *text, size_t len, const char *what);
@@ -31,5 +33,7 @@ pb_err pb_json_opt_str(const json_t *obj, const char *key, const char **out);
 
 // Fails when `obj` has a key that is not in the NULL-terminated list.
 pb_err pb_json_only(const json_t *obj, const char *const *known, const char *what);
+
+#pragma GCC visibility pop
 
 #endif

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 typedef enum pb_stream {
     PB_STREAM_INIT = 1, // parameter initialisation
     PB_STREAM_ORDER,    // order of training examples
@@ -38,5 +40,7 @@ void pb_rng_shuffle(pb_rng *r, size_t *index, size_t n);
 uint32_t pb_rng_at(uint64_t seed, pb_stream stream, uint32_t sub, uint64_t index);
 // Four at once: those with the indices 4 * block to 4 * block + 3.
 void pb_rng_block(uint32_t out[4], uint64_t seed, uint32_t stream, uint32_t sub, uint64_t block);
+
+#pragma GCC visibility pop
 
 #endif

@@ -2,6 +2,7 @@
 #include "model/adapter.h"
 
 #include "core/file.h"
+#include "model/compose.h"
 #include "model/peft.h"
 #include "tensor/layers.h"
 
@@ -86,21 +87,6 @@ pb_linear_id pb_site_input(pb_site s)
     }
 }
 
-const pb_method *pb_method_find(const char *name)
-{
-    char known[512] = "";
-    for (size_t i = 0; pb_methods[i]; i++) {
-        if (!strcmp(pb_methods[i]->name, name))
-            return pb_methods[i];
-        size_t n = strlen(known);
-        snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", pb_methods[i]->name);
-    }
-    char hint[600];
-    snprintf(hint, sizeof hint, "methods are %s", known);
-    (void)pb_fail(PB_USAGE, hint, "there is no method \"%s\"", name);
-    return NULL;
-}
-
 // ---------------------------------------------------------------- values
 
 pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
@@ -172,9 +158,9 @@ pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a)
     if (!options)
         return pb_fail(PB_MEMORY, NULL, "no memory for an adapter");
     memcpy(options, a->options, m->options_size);
-    if (m->fold)
-        (void)m->fold(options);
+    bool folded = m->fold && m->fold(options);
     PB_GO(pb_adapter_new(out, m, options, &a->config, false));
+    (*out)->folded = folded;
     pb_adapter_made_for(*out, a->base, a->base_sha256);
     pb_adapter_refresh(*out, a);
 done:
@@ -184,16 +170,10 @@ done:
 
 void pb_adapter_refresh(pb_adapter *f, const pb_adapter *a)
 {
-    const pb_method *m = a->method;
-    char copy[512];
-    if (m->fold && m->options_size <= sizeof copy) {
-        memcpy(copy, a->options, m->options_size);
-        if (m->fold(copy)) {
-            m->fold_values(&f->params, &a->params, &a->config);
-            return;
-        }
-    }
-    memcpy(f->params.v, a->params.v, a->layout.size * sizeof(real));
+    if (f->folded)
+        a->method->fold_values(&f->params, &a->params, &a->config);
+    else
+        memcpy(f->params.v, a->params.v, a->layout.size * sizeof(real));
 }
 
 pb_err pb_adapter_derive(pb_adapter *a, const struct pb_model *m)
@@ -213,6 +193,8 @@ pb_err pb_adapter_serve(pb_adapter *a, const struct pb_model *m)
     PB_GO(pb_arena_init(&heads, "prefix headers", (size_t)1 << 20));
     pb_ctx c = {.heads = &heads, .arena = &arena, .k = pb_kernels_get(), .threads = 1};
     c.tenant = &a->params;
+    c.method = a->method->name;
+    c.hook = "prefix";
     // Once dry for the size, once for the values.
     for (int dry = 1; dry >= 0; dry--) {
         size_t need = arena.peak;
@@ -232,7 +214,17 @@ pb_err pb_adapter_serve(pb_adapter *a, const struct pb_model *m)
             pb_mat *k, *v;
             size_t mark = pb_mark(&arena);
             c.layer = l;
+            k = v = NULL;
             a->method->prefix(&c, a->options, &k, &v);
+            if (!k || !v || k->rows != a->prefix_len || v->rows != a->prefix_len || k->cols != kv ||
+                v->cols != kv)
+                pb_wrong(&c,
+                         "k and v are not (%zu,%zu) both, as `prefix_len` and the backbone "
+                         "want",
+                         a->prefix_len, kv);
+            if (*c.wrong)
+                PB_GO(pb_fail(PB_INTERNAL, "compare `layout` with what the hook does", "%s",
+                              c.wrong));
             if (!dry) {
                 real *panels = a->prefix_block + l * (padded + a->prefix_len) * kv;
                 real *rows = panels + padded * kv;
@@ -252,6 +244,16 @@ done:
     pb_arena_free(&arena);
     pb_arena_free(&heads);
     return err;
+}
+
+pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args)
+{
+    const pb_method *m = a->method;
+    if (!m->merge)
+        return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
+                       "method %s cannot be merged into the backbone exactly", m->name);
+    PB_TRY(m->merge(&a->params, args));
+    return m->merge_input ? m->merge_input(&a->params, args) : PB_OK;
 }
 
 size_t pb_adapter_resident(const pb_adapter *a)
@@ -296,8 +298,30 @@ static const real *file_order(const pb_adapter *a, const pb_spec *s, real *tmp)
     return tmp;
 }
 
+static pb_err save_parts(const pb_adapter *a, const char *folder)
+{
+    char path[4096];
+    json_t *cfg;
+    for (size_t i = 0; i < pb_parts_count(a->method); i++) {
+        pb_adapter *one;
+        PB_TRY(pb_path(path, sizeof path, "%s/%s", folder, pb_part(a->method, i)->name));
+        PB_TRY(pb_adapter_part(&one, a, i));
+        pb_err err = pb_adapter_save(one, path);
+        pb_adapter_free(one);
+        PB_TRY(err);
+    }
+    PB_TRY(pb_peft_write(&cfg, a));
+    pb_err err = pb_path(path, sizeof path, "%s/adapter_config.json", folder);
+    if (!err)
+        err = pb_json_save(cfg, path);
+    json_decref(cfg);
+    return err;
+}
+
 static pb_err save(const pb_adapter *a, const char *folder)
 {
+    if (a->method->parts)
+        return save_parts(a, folder);
     pb_err err = PB_OK;
     char path[4096];
     json_t *cfg = NULL;
@@ -454,6 +478,42 @@ pb_err pb_adapter_weights(pb_tensors **t, const char *folder)
     return pb_tensors_open(t, path);
 }
 
+// The adapters of a composition's folder, named by "parts", together.
+static pb_err load_parts(pb_adapter **out, const char *folder, const json_t *file,
+                         const pb_config *config, const char *sha256)
+{
+    pb_err err = PB_OK;
+    const json_t *names = json_object_get(file, "parts");
+    size_t n = json_array_size(names);
+    pb_adapter **part = calloc(n + 1, sizeof *part);
+    if (!part)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu adapters", n);
+    for (size_t i = 0; i < n; i++) {
+        char path[4096];
+        const char *name = json_string_value(json_array_get(names, i));
+        if (!name || !*name || *name == '.' || strchr(name, '/'))
+            PB_GO(pb_fail(PB_INPUT, "as in [\"lora\", \"prefix\"]",
+                          "\"parts\" must list names of folders beside it"));
+        PB_GO(pb_path(path, sizeof path, "%s/%s", folder, name));
+        PB_GO(pb_adapter_load(&part[i], path, config, sha256));
+    }
+    if (n < 2)
+        PB_GO(pb_fail(PB_INPUT, "as in [\"lora\", \"prefix\"]",
+                      "\"parts\" must list two adapters or more"));
+    PB_GO(pb_adapter_compose(out, part, n));
+done:
+    for (size_t i = 0; i < n; i++)
+        pb_adapter_free(part[i]);
+    free(part);
+    return err == PB_USAGE ? PB_INPUT : err;
+}
+
+bool pb_peft_is_composition(const json_t *file)
+{
+    const char *type = json_string_value(json_object_get(file, "peft_type"));
+    return type && !strcmp(type, PB_COMPOSITION);
+}
+
 pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *config,
                        const char *sha256)
 {
@@ -464,6 +524,10 @@ pb_err pb_adapter_load(pb_adapter **out, const char *folder, const pb_config *co
     *out = NULL;
     PB_GO(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
     PB_GO(pb_json_load(&file, path));
+    if (pb_peft_is_composition(file)) {
+        PB_GO(load_parts(out, folder, file, config, sha256));
+        goto done;
+    }
     PB_GO(pb_adapter_weights(&t, folder));
     err = pb_adapter_read(out, file, t, config, sha256);
 done:

@@ -17,6 +17,7 @@ typedef struct pb_adapter {
     pb_layout layout;
     pb_params params;  // params.d is NULL unless it was made for training
     real *block;       // values, then gradients
+    bool folded;       // from the form that is trained
     size_t prefix_len; // positions in front of its sequences
     size_t state;      // floats of per-sequence state per layer
     pb_prefix *prefix; // (L): packed keys and values, when it is ready to be served
@@ -24,9 +25,13 @@ typedef struct pb_adapter {
     real *prefix_block;
 } pb_adapter;
 
+// Adds a method of a plugin; refuses a name that is taken.
+pb_err pb_method_register(const pb_method *m);
+
 // Options of a method: defaults, one setting as text, a JSON object, and back.
 pb_err pb_options_new(void **out, const pb_method *m);
 pb_err pb_options_set(const pb_method *m, void *options, const char *name, const char *value);
+pb_err pb_options_assign(const pb_method *m, void *options, const char *text); // "name=value"
 pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj);
 json_t *pb_options_to_json(const pb_method *m, const void *options);
 const pb_option *pb_option_find(const pb_method *m, const char *name); // or NULL
@@ -51,6 +56,9 @@ pb_err pb_adapter_derive(pb_adapter *a, const struct pb_model *m);
 // The same, and packs the prefix, so that a step need not compute it. Call again after values
 // changed. The backbone may be NULL where results do not matter.
 pb_err pb_adapter_serve(pb_adapter *a, const struct pb_model *m);
+
+// Merges it into one linear, or says that its method cannot.
+pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args);
 
 // Bytes that one more tenant with this adapter keeps in memory.
 size_t pb_adapter_resident(const pb_adapter *a);

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 enum { PB_MAX_EOS = 8, PB_MAX_LAYERS = 1 << 12 };
 
 typedef enum pb_family {
@@ -116,5 +118,7 @@ pb_err pb_config_same_geometry(const pb_config *c, const pb_config *made_for);
 // The same for a recorded geometry. Keys that are absent are not compared; the family and the
 // vocabulary are not either, since no adapter's shape depends on them.
 pb_err pb_config_fits(const pb_config *c, const json_t *geometry);
+
+#pragma GCC visibility pop
 
 #endif

@@ -29,6 +29,7 @@ struct pb_step {
     pb_arena arena, heads, memory; // memory: the KV cache
     pb_kv kv;
     real *nll;
+    bool acts[PB_N_SITES]; // in a dry step: where hooks do something
 };
 
 static void select_items(pb_ctx *c, pb_selection *sel, const uint32_t *seg, size_t n)
@@ -120,6 +121,8 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
             }
         }
         c->sel = &gr->fresh;
+        c->method = gr->method->name;
+        c->hook = "prompt";
         if (gr->fresh.n)
             gr->method->prompt(c, gr->options, gr->state, before, after);
         for (size_t i = 0; i < gr->fresh.n && !c->dry; i++) {
@@ -133,6 +136,9 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
     c->component = PB_BACKBONE;
 }
 
+#define NAME(name) "site " #name,
+static const char *const site_names[] = {PB_SITES(NAME)};
+
 static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
 {
     pb_ctx *c = &st->c;
@@ -143,7 +149,17 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
             continue;
         c->sel = &gr->all;
         c->state = gr->state;
-        y = gr->method->site(c, gr->options, site, x, y);
+        c->method = gr->method->name;
+        c->hook = site_names[site];
+        pb_counts before = c->counts[PB_ADAPTER];
+        pb_mat *z = gr->method->site(c, gr->options, site, x, y);
+        st->acts[site] |= z != y || c->counts[PB_ADAPTER].flops != before.flops;
+        if (!z)
+            pb_wrong(c, "it returns NULL; it returns y, or what stands in its place");
+        else if (z->rows != y->rows || z->cols != y->cols || z->of != y->of)
+            pb_wrong(c, "it returns (%zu,%zu) in place of (%zu,%zu)", z->rows, z->cols, y->rows,
+                     y->cols);
+        y = z ? z : y;
     }
     c->sel = c->all;
     c->component = PB_BACKBONE;
@@ -151,14 +167,15 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
 }
 
 // Linears that read the same matrix, at once; those whose input a method has edited, alone. `first`
-// is the input site of the first of them, the others' follow.
-static void linears(pb_step *st, pb_mat **y, pb_mat *x, pb_site first, const pb_weight *w, size_t n)
+// is the input site of the first of them, the others' follow; `in` is what each of them read.
+static void linears(pb_step *st, pb_mat **y, pb_mat **in, pb_mat *x, pb_site first,
+                    const pb_weight *w, size_t n)
 {
     const pb_weight *same[3];
     pb_mat *out[3];
     size_t at[3], n_same = 0;
     for (size_t i = 0; i < n; i++) {
-        pb_mat *own = at_site(st, (pb_site)(first + i), x, x);
+        pb_mat *own = in[i] = at_site(st, (pb_site)(first + i), x, x);
         const pb_weight *wi = &w[i];
         if (own == x) {
             at[n_same] = i;
@@ -200,6 +217,8 @@ static void prefixes(pb_step *st)
             size_t padded = (a->prefix_len + PB_NR - 1) / PB_NR * PB_NR;
             c->tenant = &a->params;
             c->component = PB_ADAPTER;
+            c->method = a->method->name;
+            c->hook = "prefix";
             a->method->prefix(c, a->options, &k, &v);
             c->component = PB_BACKBONE;
             c->tenant = NULL;
@@ -242,16 +261,16 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
     size_t mark = pb_mark(c->arena);
     for (size_t l = 0; l < g->layers; l++) {
         const pb_layer *w = &m->layer[l];
-        pb_mat *y[3];
+        pb_mat *y[3], *in[3];
         c->layer = l;
         c->linears = w->lin;
         x = at_site(st, PB_SITE_LAYER_IN, x, x);
         pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
         prompts(st, x, n);
-        linears(st, y, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
-        pb_mat *q = at_site(st, PB_SITE_Q, n, y[0]);
-        pb_mat *k = at_site(st, PB_SITE_K, n, y[1]);
-        pb_mat *v = at_site(st, PB_SITE_V, n, y[2]);
+        linears(st, y, in, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
+        pb_mat *q = at_site(st, PB_SITE_Q, in[0], y[0]);
+        pb_mat *k = at_site(st, PB_SITE_K, in[1], y[1]);
+        pb_mat *v = at_site(st, PB_SITE_V, in[2], y[2]);
         if (g->qk_norm) {
             q = norm(c, g, q, w->norm[PB_NORM_Q], D);
             k = norm(c, g, k, w->norm[PB_NORM_K], D);
@@ -263,16 +282,16 @@ static pb_mat *run(pb_step *st, const int32_t *tokens)
         prefixes(st);
         how.window = pb_config_window(g, l);
         pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
-        linears(st, y, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
-        pb_mat *out = at_site(st, PB_SITE_O, a, y[0]);
+        linears(st, y, in, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
+        pb_mat *out = at_site(st, PB_SITE_O, in[0], y[0]);
         if (g->post_norms)
             out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
         out = at_site(st, PB_SITE_ATTN_OUT, n, out);
         x = pb_add(c, x, out);
         n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
-        linears(st, y, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
-        pb_mat *gate = at_site(st, PB_SITE_GATE, n, y[0]);
-        pb_mat *up = at_site(st, PB_SITE_UP, n, y[1]);
+        linears(st, y, in, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
+        pb_mat *gate = at_site(st, PB_SITE_GATE, in[0], y[0]);
+        pb_mat *up = at_site(st, PB_SITE_UP, in[1], y[1]);
         pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));
         const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
         pb_linear(c, y, mid, down, 1);
@@ -298,6 +317,7 @@ static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, 
     pb_release(c->heads, 0);
     c->tape = NULL;
     c->tenant = NULL;
+    c->parts = c->part = 0;
     c->dropouts = 0;
     c->component = PB_BACKBONE;
     memset(c->counts, 0, sizeof c->counts);
@@ -358,6 +378,24 @@ void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real
                 k[i * W + g * D + d] = p[(i / PB_NR * D + d) * PB_NR + i % PB_NR];
     }
     memcpy(v, rows, n * W * sizeof *v);
+}
+
+void pb_step_copy_slot(pb_step *s, size_t to, size_t from, size_t first, size_t n)
+{
+    const pb_kv *kv = &s->kv;
+    size_t D = kv->head_dim, T = kv->capacity, W = kv->kv_heads * D;
+    size_t panel = first / PB_NR * PB_NR, end = (n + PB_NR - 1) / PB_NR * PB_NR; // of whole panels
+    for (size_t l = 0; l < kv->layers; l++) {
+        size_t a = to * kv->layers + l, b = from * kv->layers + l;
+        for (size_t g = 0; g < kv->kv_heads; g++)
+            memcpy(kv->k + ((a * kv->kv_heads + g) * T + panel) * D,
+                   kv->k + ((b * kv->kv_heads + g) * T + panel) * D,
+                   (end - panel) * D * sizeof(real));
+        memcpy(kv->v + (a * T + first) * W, kv->v + (b * T + first) * W,
+               (n - first) * W * sizeof(real));
+        if (!first)
+            memcpy(kv->saved + a * kv->state, kv->saved + b * kv->state, kv->state * sizeof(real));
+    }
 }
 
 // ---------------------------------------------------------------- set-up
@@ -429,6 +467,13 @@ static void dry_step(pb_step *st, const pb_batch *b)
     st->c.dry = false;
 }
 
+static pb_err mistakes(const pb_step *st)
+{
+    return *st->c.wrong
+               ? pb_fail(PB_INTERNAL, "compare `layout` with what the hook does", "%s", st->c.wrong)
+               : PB_OK;
+}
+
 static pb_err cache(pb_step *st)
 {
     const pb_config *g = &st->m->config;
@@ -492,6 +537,7 @@ pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants,
     PB_GO(pb_arena_init(&st->arena, "step", 0));
     st->arena.name = "step";
     dry_step(st, &b);
+    PB_GO(mistakes(st));
     size_t need = st->arena.peak;
     PB_GO(pb_arena_init(&st->arena, "step", need + 64));
     st->c.arena = &st->arena;
@@ -516,6 +562,25 @@ pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n,
     if (!err) {
         dry_step(st, b);
         memcpy(out, st->c.counts, sizeof st->c.counts);
+        err = mistakes(st);
+    }
+    pb_step_free(st);
+    return err;
+}
+
+pb_err pb_step_sites(const pb_model *m, pb_adapter *a, bool acts[PB_N_SITES])
+{
+    pb_segment seg = {.n_rows = 2, .n_prompt = 2, .slot = -1};
+    pb_batch b = {2, 1, NULL, &seg};
+    pb_step *st = calloc(1, sizeof *st);
+    if (!st)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a step");
+    pb_step_limits limits = {.rows = 2, .segments = 1};
+    pb_err err = set_up(st, m, &a, 1, &limits);
+    if (!err) {
+        dry_step(st, &b);
+        memcpy(acts, st->acts, sizeof st->acts);
+        err = mistakes(st);
     }
     pb_step_free(st);
     return err;

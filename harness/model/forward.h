@@ -48,8 +48,15 @@ size_t pb_step_kv_bytes(const pb_step *s); // keys, values, per-sequence state
 // Reads a slot's keys (rotated, (n,KVH*D)) and values of one layer.
 void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real *k, real *v);
 
+// Copies positions first..n-1 of a slot's keys and values to another slot, in front of which both
+// hold the same; with first = 0 also the per-sequence state.
+void pb_step_copy_slot(pb_step *s, size_t to, size_t from, size_t first, size_t n);
+
 // Counts one batch without running it, for a given shape: what would be done.
 pb_err pb_step_estimate(const pb_model *m, pb_adapter *const *tenants, size_t n, const pb_batch *b,
                         bool train, pb_counts out[PB_COMPONENTS]);
+
+// At which sites an adapter does something.
+pb_err pb_step_sites(const pb_model *m, pb_adapter *a, bool acts[PB_N_SITES]);
 
 #endif

@@ -90,13 +90,13 @@ pb_err pb_model_layout(pb_layout *l, const pb_config *c)
 
 pb_err pb_storage_find(pb_storage *out, const char *name)
 {
-    static const char *const names[] = {"auto", "fp32", "bf16"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {"auto", "fp32", "bf16", "int8"};
+    for (int i = 0; i < 4; i++)
         if (!strcmp(name, names[i])) {
             *out = (pb_storage)i;
             return PB_OK;
         }
-    return pb_fail(PB_USAGE, "auto, fp32 or bf16", "weights are kept as \"%.40s\"", name);
+    return pb_fail(PB_USAGE, "auto, fp32, bf16 or int8", "weights are kept as \"%.40s\"", name);
 }
 
 static bool is_linear(const pb_spec *s)
@@ -120,19 +120,27 @@ static real *vector_of(const pb_model *m, const pb_spec *s)
                                        : l->lin[s->id - W_BIAS].bias);
 }
 
-// Whether a matrix is kept in bfloat16; x is the file's, or NULL.
-static bool is_narrow(const pb_spec *s, const pb_tensor *x, const pb_model_args *args)
+// How a matrix is kept; x is the file's, or NULL.
+static pb_panel_kind kind_of(const pb_spec *s, const pb_tensor *x, const pb_model_args *args)
 {
+    static const pb_panel_kind kinds[] = {[PB_STORE_FP32] = PB_PANEL_FP32,
+                                          [PB_STORE_BF16] = PB_PANEL_BF16,
+                                          [PB_STORE_INT8] = PB_PANEL_INT8};
     if (args->trainable || pb_weight_is_vector(s))
-        return false;
+        return PB_PANEL_FP32;
     if (args->weights != PB_STORE_AUTO)
-        return args->weights == PB_STORE_BF16;
-    return x && x->dtype == PB_BF16 && !(args->merge && is_linear(s));
+        return kinds[args->weights];
+    if (!x || (args->merge && is_linear(s)))
+        return PB_PANEL_FP32;
+    return x->dtype == PB_BF16   ? PB_PANEL_BF16
+           : x->dtype == PB_Q8_0 ? PB_PANEL_INT8
+                                 : PB_PANEL_FP32;
 }
 
-// Lays the model's memory out; called dry for the size, then for the addresses. `narrow` says for
-// every weight whether it is kept in bfloat16.
-static void place(pb_model *m, pb_arena *a, const bool *narrow, bool trainable, bool real_memory)
+// Lays the model's memory out; called dry for the size, then for the addresses. `kind` says for
+// every weight how it is kept.
+static void place(pb_model *m, pb_arena *a, const pb_panel_kind *kind, bool trainable,
+                  bool real_memory)
 {
     const pb_config *c = &m->config;
     real *v = NULL, *d = NULL;
@@ -165,16 +173,13 @@ static void place(pb_model *m, pb_arena *a, const bool *narrow, bool trainable, 
             }
             continue;
         }
-        pb_weight w = {.out = s->rows, .in = s->cols};
-        size_t size = pb_panels_size(w.out, w.in);
+        pb_weight w = {.out = s->rows, .in = s->cols, .kind = kind[i]};
         if (trainable) {
             w.v = v + s->offset;
             w.d = d + s->offset;
         }
-        if (narrow[i])
-            w.panels16 = PB_NEW(a, uint32_t, size / 2);
-        else if (!trainable || c->tied || s->id != W_EMBED) // rows are looked up in v
-            w.panels = PB_NEW(a, real, size);
+        if (!trainable || c->tied || s->id != W_EMBED) // rows are looked up in v
+            w.panels = pb_alloc(a, pb_weight_bytes(&w), 1);
         if (real_memory)
             *weight_of(m, s) = w;
         if (real_memory && c->tied && s->id == W_EMBED)
@@ -243,8 +248,8 @@ static pb_err bad_value(const origin *from, size_t at)
         v = from->rows[at];
     if (isfinite(v))
         return pb_fail(PB_INPUT, "keep the weights in fp32",
-                       "tensor \"%s\" has the value %g at %zu, too large for bf16", from->name,
-                       (double)v, at);
+                       "tensor \"%s\" has a value %g at %zu that fewer bits cannot keep",
+                       from->name, (double)v, at);
     return pb_fail(PB_INPUT, NULL, "tensor \"%s\" has the value %g at %zu", from->name, (double)v,
                    at);
 }
@@ -265,28 +270,39 @@ static pb_err read_values(real *to, const origin *from, size_t n)
 }
 
 // One panel's rows: read, rounded, packed. Returns the position of a value that cannot be kept.
-static size_t fill_panel(const pb_weight *w, const origin *from, size_t row0, real *buffer)
+static size_t fill_panel(const pb_weight *w, const origin *from, bool exact, size_t row0,
+                         real *buffer)
 {
+    real *row = buffer + PB_NR * w->in;
     size_t n = w->out - row0 < PB_NR ? w->out - row0 : PB_NR, first = row0 * w->in;
     if (from->tensor)
         pb_tensor_read(from->tensor, first, n * w->in, buffer);
     else
         memcpy(buffer, from->rows + first, n * w->in * sizeof *buffer);
-    if (w->panels16 && !(from->tensor && from->tensor->dtype == PB_BF16))
+    if (w->kind == PB_PANEL_BF16 && !(from->tensor && from->tensor->dtype == PB_BF16))
         for (size_t i = 0; i < n * w->in; i++)
             buffer[i] = (real)pb_float_of_bfloat(pb_bfloat_of_real(buffer[i]));
+    // A half-precision scale reaches this far.
+    const real most = w->kind == PB_PANEL_INT8 ? (real)65504 * 127 : INFINITY;
     int bad = 0;
     for (size_t i = 0; i < n * w->in; i++)
-        bad |= !isfinite(buffer[i]);
+        bad |= !(isfinite(buffer[i]) && (real)fabs((double)buffer[i]) <= most);
     for (size_t i = 0; bad; i++)
-        if (!isfinite(buffer[i]))
+        if (!(isfinite(buffer[i]) && (real)fabs((double)buffer[i]) <= most))
             return first + i;
     pb_pack(w, buffer, row0, n);
+    // Blocks that were not made like ours cannot be kept as they are.
+    for (size_t i = 0; exact && i < n; i++) {
+        pb_unpack(row, w, row0 + i, 1);
+        if (memcmp(row, buffer + i * w->in, w->in * sizeof *row))
+            return first + i * w->in;
+    }
     return SIZE_MAX;
 }
 
-// `buffer` has room for NR rows per thread.
-static pb_err fill_panels(const pb_weight *w, const origin *from, real *buffer)
+// `exact`: values that are not kept as they are count as bad. `buffer` has room for NR + 1 rows per
+// thread.
+static pb_err fill_panels(const pb_weight *w, const origin *from, bool exact, real *buffer)
 {
     size_t panels = (w->out + PB_NR - 1) / PB_NR, bad = SIZE_MAX;
     size_t piece = FILL_PIECE / (PB_NR * w->in) + (size_t)pb_threads();
@@ -294,8 +310,8 @@ static pb_err fill_panels(const pb_weight *w, const origin *from, real *buffer)
         size_t end = panels - p0 < piece ? panels : p0 + piece;
 #pragma omp parallel for schedule(dynamic, 1) reduction(min : bad) num_threads(pb_threads())
         for (size_t p = p0; p < end; p++) {
-            real *mine = buffer + (size_t)omp_get_thread_num() * PB_NR * w->in;
-            size_t at = fill_panel(w, from, p * PB_NR, mine);
+            real *mine = buffer + (size_t)omp_get_thread_num() * (PB_NR + 1) * w->in;
+            size_t at = fill_panel(w, from, exact, p * PB_NR, mine);
             bad = at < bad ? at : bad;
         }
         if (from->tensor) {
@@ -313,21 +329,18 @@ typedef struct builder {
     uint64_t seed;
     const pb_model_args *args;
     SHA2_CTX sha;
-    bool *narrow; // (layout.n)
-    real *rows;   // one matrix, where it is needed at once
-    real *buffer; // (threads, NR, largest in)
+    pb_panel_kind *kind; // (layout.n)
+    real *rows;          // one matrix, where it is needed at once
+    real *buffer;        // (threads, NR + 1, largest in)
 } builder;
 
 static pb_err merge(const builder *b, const pb_spec *s, real *rows, real *bias)
 {
     const pb_adapter *a = b->args->merge;
-    if (!a->method->merge)
-        return pb_fail(PB_UNSUPPORTED, "serve it unmerged",
-                       "method %s cannot be merged into the backbone exactly", a->method->name);
     pb_merge_args ma = {
         &b->m->config, (size_t)s->layer, (pb_linear_id)(s->id - W_LINEAR), rows, bias,
         s->rows,       s->cols};
-    return a->method->merge(&a->params, &ma);
+    return pb_adapter_merge(a, &ma);
 }
 
 // Reads or makes the values of a weight at `to`.
@@ -376,7 +389,8 @@ static pb_err fill_matrix(builder *b, size_t i, const origin *from)
         made.tensor = NULL;
         made.rows = rows;
     }
-    return fill_panels(w, &made, b->buffer);
+    bool exact = b->args->weights == PB_STORE_AUTO && w->kind == PB_PANEL_INT8;
+    return fill_panels(w, &made, exact, b->buffer);
 }
 
 static pb_err fill(builder *b)
@@ -399,10 +413,11 @@ static pb_err plan(builder *b)
     const pb_layout *l = &b->m->layout;
     size_t largest = 0, widest = 0;
     char name[160];
-    if (b->args->trainable && b->args->weights == PB_STORE_BF16)
-        return pb_fail(PB_UNSUPPORTED, "leave out bf16", "weights that are trained stay in fp32");
-    b->narrow = calloc(l->n, sizeof *b->narrow);
-    if (!b->narrow)
+    if (b->args->trainable && b->args->weights > PB_STORE_FP32)
+        return pb_fail(PB_UNSUPPORTED, "leave --weights out",
+                       "weights that are trained stay in fp32");
+    b->kind = calloc(l->n, sizeof *b->kind);
+    if (!b->kind)
         return pb_fail(PB_MEMORY, NULL, "no memory for a model");
     for (size_t i = 0; i < l->n; i++) {
         const pb_spec *s = &l->spec[i];
@@ -412,7 +427,7 @@ static pb_err plan(builder *b)
         if (b->t)
             PB_TRY(
                 pb_tensors_need(b->t, name, vector ? s->cols : s->rows, vector ? 0 : s->cols, &x));
-        b->narrow[i] = is_narrow(s, x, b->args);
+        b->kind[i] = kind_of(s, x, b->args);
         // Initial values are made, and adapters folded, a matrix at a time.
         if (!vector && (!b->t || (b->args->merge && is_linear(s))) && s->rows * s->cols > largest)
             largest = s->rows * s->cols;
@@ -422,7 +437,7 @@ static pb_err plan(builder *b)
     if (b->args->trainable)
         return PB_OK;
     b->rows = largest ? malloc(largest * sizeof *b->rows) : NULL;
-    b->buffer = malloc((size_t)pb_threads() * PB_NR * widest * sizeof *b->buffer);
+    b->buffer = malloc((size_t)pb_threads() * (PB_NR + 1) * widest * sizeof *b->buffer);
     if (!b->buffer || (largest && !b->rows))
         return pb_fail(PB_MEMORY, NULL, "no memory for a tensor of %zu values", largest);
     return PB_OK;
@@ -443,15 +458,15 @@ static pb_err build(pb_model **out, const pb_config *config, const pb_tensors *t
     PB_GO(pb_model_layout(&m->layout, config));
     PB_GO(plan(&b));
     pb_arena measure = {.name = "model"};
-    place(m, &measure, b.narrow, args->trainable, false);
+    place(m, &measure, b.kind, args->trainable, false);
     PB_GO(pb_arena_init(&m->memory, "model", measure.peak + 64));
-    place(m, &m->memory, b.narrow, args->trainable, true);
+    place(m, &m->memory, b.kind, args->trainable, true);
     PB_GO(fill(&b));
     if (args->trainable)
         pb_model_repack(m);
     pb_config_inv_freq(config, m->inv_freq);
 done:
-    free(b.narrow);
+    free(b.kind);
     free(b.rows);
     free(b.buffer);
     if (err) {
@@ -521,13 +536,16 @@ size_t pb_model_resident(const pb_model *m)
 
 const char *pb_model_storage(const pb_model *m)
 {
-    bool some[2] = {false, false};
+    static const char *const names[] = {
+        "",     "fp32",          "bf16",          "bf16 and fp32",
+        "int8", "int8 and fp32", "int8 and bf16", "int8, bf16 and fp32"};
+    unsigned some = 0;
     for (size_t i = 0; i < m->layout.n; i++) {
         const pb_spec *s = &m->layout.spec[i];
         if (!pb_weight_is_vector(s))
-            some[weight_of((pb_model *)m, s)->panels16 != NULL] = true;
+            some |= 1u << weight_of((pb_model *)m, s)->kind;
     }
-    return !some[1] ? "fp32" : some[0] ? "bf16 and fp32" : "bf16";
+    return names[some];
 }
 
 static const real *weight_values(const pb_model *m, const pb_spec *s, real *tmp)

@@ -40,13 +40,14 @@ typedef struct pb_model {
     char sha256[65];   // of the weights as loaded
 } pb_model;
 
-// How frozen matrices are kept; computation is in fp32. Where a file has bfloat16, nothing is lost:
-// results are the same bits as with fp32. Matrices that an adapter is folded into have other values
-// than the file's, so that PB_STORE_AUTO keeps them in fp32.
+// How frozen matrices are kept; computation is in fp32. Where a file has bfloat16 or Q8_0, nothing
+// is lost: results are the same bits as with fp32. Matrices that an adapter is folded into have
+// other values than the file's, so that PB_STORE_AUTO keeps them in fp32.
 typedef enum pb_storage {
-    PB_STORE_AUTO, // each as its file has it: bf16, or else fp32
+    PB_STORE_AUTO, // each as its file has it: bf16, int8 (Q8_0), or else fp32
     PB_STORE_FP32,
-    PB_STORE_BF16 // all rounded, to nearest even
+    PB_STORE_BF16, // all rounded, to nearest even
+    PB_STORE_INT8  // all rounded to 8 bits, with a scale for 32 inputs of an output (as Q8_0)
 } pb_storage;
 
 typedef struct pb_model_args {
@@ -55,7 +56,7 @@ typedef struct pb_model_args {
     pb_storage weights;
 } pb_model_args;
 
-// "auto", "fp32" or "bf16".
+// "auto", "fp32", "bf16" or "int8".
 pb_err pb_storage_find(pb_storage *out, const char *name);
 
 // Opens whatever source.h can: a Hugging Face folder (safetensors, or random weights by a seed), a
@@ -76,8 +77,8 @@ pb_err pb_model_save(const pb_model *m, const char *folder, bool bf16);
 // Reads only the configuration.
 pb_err pb_model_config(pb_config *c, const char *path);
 
-// Bytes of the frozen weights in memory, and what their matrices are kept in: "fp32", "bf16" or
-// "bf16 and fp32".
+// Bytes of the frozen weights in memory, and what their matrices are kept in: "fp32", "bf16",
+// "bf16 and fp32", ...
 size_t pb_model_resident(const pb_model *m);
 const char *pb_model_storage(const pb_model *m);
 

@@ -204,10 +204,18 @@ const char *pb_sites_list(const double *value, size_t layers, bool numbers)
 
 const pb_option *pb_option_find(const pb_method *m, const char *name)
 {
-    for (const pb_option *o = m->options; o->name; o++)
+    const pb_option *found = NULL;
+    size_t n = 0;
+    for (const pb_option *o = m->options; o->name; o++) {
+        const char *dot = m->parts ? strchr(o->name, '.') : NULL;
         if (!strcmp(o->name, name))
             return o;
-    return NULL;
+        if (dot && !strcmp(dot + 1, name)) { // the bare name, where one part alone has it
+            found = o;
+            n++;
+        }
+    }
+    return n == 1 ? found : NULL;
 }
 
 static void *field(const void *options, const pb_option *o)
@@ -322,6 +330,16 @@ pb_err pb_options_set(const pb_method *m, void *options, const char *name, const
     return PB_OK;
 }
 
+pb_err pb_options_assign(const pb_method *m, void *options, const char *text)
+{
+    char name[100];
+    size_t n = strcspn(text, "=");
+    if (!text[n] || n >= sizeof name)
+        return pb_fail(PB_USAGE, "use NAME=VALUE", "\"%s\" sets no option of %s", text, m->name);
+    snprintf(name, sizeof name, "%.*s", (int)n, text);
+    return pb_options_set(m, options, name, text + n + 1);
+}
+
 pb_err pb_options_new(void **out, const pb_method *m)
 {
     pb_err err = PB_OK;
@@ -329,15 +347,13 @@ pb_err pb_options_new(void **out, const pb_method *m)
     *out = calloc(1, m->options_size ? m->options_size : 1);
     if (!*out)
         return pb_fail(PB_MEMORY, NULL, "no memory for the options of %s", m->name);
+    if (m->parts)
+        memcpy(*out, &m->parts, sizeof m->parts);
     for (const pb_option *o = m->options; o->name; o++)
         PB_GO(pb_options_set(m, *out, o->name, o->def));
     snprintf(text, sizeof text, "%s", m->variant ? m->variant : "");
-    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-        char *value = w + strcspn(w, "=");
-        if (*value)
-            *value++ = 0;
-        PB_GO(pb_options_set(m, *out, w, value));
-    }
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        PB_GO(pb_options_assign(m, *out, w));
 done:
     if (err) {
         free(*out);

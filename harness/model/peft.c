@@ -3,6 +3,8 @@
 // the whole name of a module, a list holds names or ends of names behind a dot.
 #include "model/peft.h"
 
+#include "model/compose.h"
+
 #include "core/log.h"
 #include <math.h>
 #include <pcre2.h>
@@ -480,8 +482,19 @@ pb_err pb_peft_method(const pb_method **out, const json_t *file)
     if (!json_is_object(file))
         return pb_fail(PB_INPUT, NULL, "adapter_config.json must hold a JSON object");
     PB_TRY(pb_json_str(file, "peft_type", &type));
-    for (size_t i = 0; pb_methods[i]; i++) {
-        const pb_method *m = pb_methods[i];
+    const pb_method *m;
+    if (pb_peft_is_composition(file)) {
+        const json_t *parts = json_object_get(file, "parts");
+        char name[512] = "";
+        for (size_t i = 0; i < json_array_size(parts); i++) {
+            const char *one = json_string_value(json_array_get(parts, i));
+            PB_TRY(pb_path(name + strlen(name), sizeof name - strlen(name), "%s%s", i ? "+" : "",
+                           one ? one : "?"));
+        }
+        *out = pb_method_find(name);
+        return *out ? PB_OK : PB_INPUT;
+    }
+    for (size_t i = 0; (m = pb_method_at(i)); i++) {
         size_t n = strlen(known);
         if (m->backbone || m->variant)
             continue;
@@ -642,6 +655,16 @@ pb_err pb_peft_write(json_t **out, const pb_adapter *a)
     json_t *backbone = pb_config_geometry(&a->config);
     *out = j;
     json_object_set_new(j, "peft_type", json_string(m->peft_type));
+    if (m->parts) { // each of which has a file of its own
+        json_t *names = json_array();
+        for (size_t i = 0; i < pb_parts_count(m); i++)
+            json_array_append_new(names, json_string(pb_part(m, i)->name));
+        json_decref(options);
+        json_decref(backbone);
+        return json_object_set_new(j, "parts", names)
+                   ? pb_fail(PB_MEMORY, NULL, "no memory for adapter_config.json")
+                   : PB_OK;
+    }
     json_object_set_new(j, "task_type", json_string("CAUSAL_LM"));
     json_object_set_new(j, "inference_mode", json_true());
     json_object_set_new(j, "base_model_name_or_path",

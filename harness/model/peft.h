@@ -11,6 +11,9 @@
 // The method that a file is of; methods that PEFT has and the suite has not are refused by name.
 pb_err pb_peft_method(const pb_method **out, const json_t *file);
 
+// Whether it is the file of a composition: "parts" lists the folders, beside it, of its parts.
+bool pb_peft_is_composition(const json_t *file);
+
 // Options for a backbone: refuses what is not supported, what contradicts the backbone's geometry,
 // and adapters that were made for other weights (`sha256` of the backbone's; NULL: not known).
 // *options is released with free.

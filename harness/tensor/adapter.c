@@ -149,6 +149,9 @@ void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B)
     bool grad = x->d || pb_trained(c, A);
     if (grad || pb_trained(c, B))
         pb_want_grad(c, y);
+    pb_want_cols(c, "pb_low_rank, A", A, x->cols, "x");
+    pb_want_rows(c, "pb_low_rank, B", B, r, "A's result");
+    pb_want_cols(c, "pb_low_rank, B", B, y->cols, "y");
     struct low_rank o = {.y = y, .x = x, .A = A, .B = B};
     o.t = pb_new(c, x->rows, r, x->of, c->record && (grad || pb_trained(c, B)));
     low_rank_forward(c, &o);
@@ -157,6 +160,9 @@ void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B)
 pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A)
 {
     struct low_rank o = {.x = x, .A = A, .B = -1};
+    pb_want_cols(c, "pb_down", A, x->cols, "x");
+    if (!pb_most_rows(c, A))
+        pb_wrong(c, "pb_down: `layout` gave the id %d to no matrix here", A);
     o.t = pb_new(c, x->rows, pb_most_rows(c, A), x->of, c->record && (x->d || pb_trained(c, A)));
     low_rank_forward(c, &o);
     return o.t;
@@ -166,6 +172,8 @@ void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B)
 {
     if (t->d || pb_trained(c, B))
         pb_want_grad(c, y);
+    pb_want_rows(c, "pb_up", B, t->cols, "t");
+    pb_want_cols(c, "pb_up", B, y->cols, "y");
     struct low_rank o = {.y = y, .t = t, .A = -1, .B = B};
     low_rank_forward(c, &o);
 }
@@ -302,6 +310,13 @@ static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
 
 pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only)
 {
+    if (!l) {
+        pb_wrong(c, "pb_scale: there is no l; per-sequence state needs `state` and `prompt`");
+        return y;
+    }
+    if (l->of != PB_SEGMENTS || l->cols < col0 + y->cols)
+        pb_wrong(c, "pb_scale: l has %zu columns%s, not the %zu behind column %zu that y needs",
+                 l->cols, l->of == PB_SEGMENTS ? "" : " of one row per token", y->cols, col0);
     struct scale o = {.y = y,
                       .l = l,
                       .id = -1,
@@ -314,6 +329,7 @@ pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bo
 pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l)
 {
     struct scale o = {.y = y, .id = l};
+    pb_want_cols(c, "pb_scale_by", l, y->cols, "y");
     return pb_most_cols(c, l) ? scale_forward(c, &o) : y;
 }
 
@@ -412,6 +428,7 @@ void pb_shift(pb_ctx *c, pb_mat *y, int b)
     const pb_item *it = pb_items(c, y, &whole, &n);
     double bytes = 0;
     (void)work_of(c, it, n, b, y->cols, &bytes);
+    pb_want_cols(c, "pb_shift", b, y->cols, "y");
     pb_count(c, (double)(y->rows * y->cols), bytes, 1, (double)(y->rows * y->cols));
     if (pb_trained(c, b)) {
         pb_want_grad(c, y);
@@ -566,6 +583,8 @@ static void pool_back(pb_ctx *c, pb_node *self)
 pb_mat *pb_pool(pb_ctx *c, pb_mat *h, pb_pooler kind, int w)
 {
     size_t C = h->cols;
+    if (kind == PB_POOL_ATTENTION)
+        pb_want_cols(c, "pb_pool", w, C, "h");
     bool grad = c->record && (h->d || (kind == PB_POOL_ATTENTION && pb_trained(c, w)));
     struct pool local = {.h = h, .kind = kind, .w = w};
     local.p = pb_new(c, c->n_seg, C, PB_SEGMENTS, grad);

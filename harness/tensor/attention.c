@@ -101,7 +101,7 @@ void pb_pack_keys(real *panels, const pb_mat *k, size_t KVH, size_t D)
 static real scores(const pb_ctx *c, const struct attention *o, real *s, const real *q, size_t ldq,
                    const real *kp, size_t M)
 {
-    c->k->panel(s, PB_NR, q, ldq, kp, M, o->D, PB_NR, false);
+    c->k->panel[PB_PANEL_FP32](s, PB_NR, q, ldq, kp, M, o->D, PB_NR, false);
     if (!(o->how.cap > 0))
         return (real)o->how.scale;
     c->k->soft_cap(s, M * PB_NR, (real)o->how.scale, (real)o->how.cap);
@@ -227,7 +227,7 @@ static void block_back(const pb_ctx *c, const struct attention *o, size_t M, siz
     c->k->soft_probs(s, first, valid, lse, o->H, M, left);
     if (dv)
         c->k->outer(dv, lddv, s, PB_NR, dout, ldo, M, n, D, 1);
-    c->k->panel(dp, PB_NR, dout, ldo, vp, M, D, PB_NR, false);
+    c->k->panel[PB_PANEL_FP32](dp, PB_NR, dout, ldo, vp, M, D, PB_NR, false);
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < n; j++)
             s[i * PB_NR + j] *= dp[i * PB_NR + j] - delta[i];

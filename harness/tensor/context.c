@@ -1,5 +1,7 @@
 #include "tensor/context.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 pb_mat *pb_new(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of, bool grad)
@@ -43,9 +45,18 @@ const pb_item *pb_items(const pb_ctx *c, const pb_mat *m, pb_item *whole, size_t
     return m->of == PB_SEGMENTS ? c->sel->segs : c->sel->rows;
 }
 
+// The spec of a method's own `id` at the current layer, or NULL. Part i of n methods on one
+// backbone has every n-th id.
+static const pb_spec *find(const pb_ctx *c, const pb_params *p, int id)
+{
+    if (c->parts)
+        id = id * c->parts + c->part;
+    return p ? pb_layout_find(p->layout, c->layer, id) : NULL;
+}
+
 bool pb_lookup(const pb_ctx *c, const pb_params *p, int id, pb_view *out)
 {
-    const pb_spec *s = p ? pb_layout_find(p->layout, c->layer, id) : NULL;
+    const pb_spec *s = find(c, p, id);
     if (!s)
         return false;
     *out = (pb_view){.v = p->v + s->offset, .rows = s->rows, .cols = s->cols, .scale = s->scale};
@@ -94,11 +105,49 @@ bool pb_trained(const pb_ctx *c, int id)
     return false;
 }
 
+// ---------------------------------------------------------------- mistakes
+
+void pb_wrong(pb_ctx *c, const char *fmt, ...)
+{
+    if (*c->wrong)
+        return;
+    int n = snprintf(c->wrong, sizeof c->wrong,
+                     "%s, %s in layer %zu: ", c->method ? c->method : "the backbone",
+                     c->hook ? c->hook : "a hook", c->layer);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(c->wrong + n, sizeof c->wrong - (size_t)n, fmt, ap);
+    va_end(ap);
+}
+
+static void want(pb_ctx *c, const char *op, int id, size_t n, const char *of, bool cols)
+{
+    for (size_t i = 0; c->dry && i < n_params(c); i++) {
+        const pb_spec *s = find(c, params_of(c, i), id);
+        size_t has = s ? cols ? s->cols : s->rows : n;
+        if (has > n || (has < n && n_params(c) == 1))
+            pb_wrong(c, "%s: \"%s\" is (%zu,%zu), which does not fit the %zu columns of %s", op,
+                     s->name, s->rows, s->cols, n, of);
+    }
+}
+
+void pb_want_cols(pb_ctx *c, const char *op, int id, size_t cols, const char *of)
+{
+    want(c, op, id, cols, of, true);
+}
+
+void pb_want_rows(pb_ctx *c, const char *op, int id, size_t rows, const char *of)
+{
+    want(c, op, id, rows, of, false);
+}
+
+// ---------------------------------------------------------------- the tape
+
 void *pb_push(pb_ctx *c, size_t size, void (*back)(pb_ctx *, pb_node *))
 {
     pb_node *n = pb_alloc(c->heads, 1, size);
     memset(n, 0, size);
-    *n = (pb_node){back, c->tape, c->layer, c->sel, c->tenant};
+    *n = (pb_node){back, c->tape, c->layer, c->sel, c->tenant, c->parts, c->part};
     c->tape = n;
     return n;
 }
@@ -109,12 +158,15 @@ void pb_backward(pb_ctx *c)
         c->layer = n->layer;
         c->sel = n->sel;
         c->tenant = n->tenant;
+        c->parts = n->parts;
+        c->part = n->part;
         size_t mark = pb_mark(c->arena);
         n->back(c, n);
         pb_release(c->arena, mark);
     }
     c->tape = NULL;
     c->tenant = NULL;
+    c->parts = c->part = 0;
     c->sel = c->all;
 }
 

@@ -12,6 +12,8 @@
 #include "tensor/params.h"
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 typedef struct pb_segment {
     size_t row0, n_rows; // its rows of the batch
     size_t pos0;         // position of its first row in the sequence; 0 starts a sequence
@@ -85,6 +87,7 @@ typedef struct pb_node {
     size_t layer;
     const pb_selection *sel;
     const pb_params *tenant;
+    int parts, part;
 } pb_node;
 
 struct pb_ctx {
@@ -105,6 +108,7 @@ struct pb_ctx {
 
     const pb_selection *sel; // what operations work on now
     const pb_params *tenant; // set while a hook computes on one tenant's parameters alone
+    int parts, part;         // inside a composition: of how many methods, and whose hook runs
     size_t layer;
     const struct pb_weight *linears; // of that layer, in the order of pb_linear_id
     pb_mat *state;                   // (S, n) of the current method and layer, or NULL
@@ -112,7 +116,18 @@ struct pb_ctx {
     pb_counts counts[PB_COMPONENTS];
     pb_node *tape;
     uint32_t dropouts; // numbers the dropout calls of a step
+
+    // In a dry step, operations compare shapes: the first mistake, in words, and who made it.
+    const char *method, *hook;
+    char wrong[320];
 };
+
+// Records a mistake of a method, if it is the first one.
+void pb_wrong(pb_ctx *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// In a dry step: every selected tenant's matrix `id` has so many columns (or rows) as `of`, or as
+// part of a mixed batch at most so many.
+void pb_want_cols(pb_ctx *c, const char *op, int id, size_t cols, const char *of);
+void pb_want_rows(pb_ctx *c, const char *op, int id, size_t rows, const char *of);
 
 // A new matrix. Its values are not set; its gradient, when `grad`, is zero.
 pb_mat *pb_new(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of, bool grad);
@@ -151,5 +166,7 @@ void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work
 #define PB_FOR(c, work)                                                                            \
     PB_PRAGMA(omp parallel for schedule(static) num_threads((c)->threads) if ((work) > PB_PARALLEL_WORK))
 #define PB_PRAGMA(x) _Pragma(#x)
+
+#pragma GCC visibility pop
 
 #endif

@@ -4,28 +4,35 @@
 
 #include "tensor/context.h"
 
-// A backbone matrix W (out,in), packed into panels: ceil(out/NR) blocks of (in, NR), zero-padded,
-// as numbers or in bfloat16 (see kernels.h); v and d when W itself is trained.
+// A backbone matrix W (out,in), packed into panels: ceil(out/NR) of them, zero-padded (see
+// kernels.h); v and d when W itself is trained.
 typedef struct pb_weight {
     size_t out, in;
-    real *panels;       // one of the two
-    uint32_t *panels16; //
-    const real *bias;   // (out) or NULL
-    real *v, *d;        // (out,in) row-major, or NULL
+    pb_panel_kind kind;
+    void *panels;
+    const real *bias; // (out) or NULL
+    real *v, *d;      // (out,in) row-major, or NULL
     real *dbias;
 } pb_weight;
 
-static inline size_t pb_panels_size(size_t out, size_t in) // values
+// Bytes of a matrix's panels: what a product with it reads.
+static inline size_t pb_panels_bytes(pb_panel_kind kind, size_t out, size_t in)
 {
-    return (out + PB_NR - 1) / PB_NR * PB_NR * in;
+    return (out + PB_NR - 1) / PB_NR * pb_panel_bytes(kind, in);
 }
-// Bytes that a product with W reads.
 static inline size_t pb_weight_bytes(const pb_weight *w)
 {
-    return pb_panels_size(w->out, w->in) * (w->panels16 ? 2 : sizeof(real));
+    return pb_panels_bytes(w->kind, w->out, w->in);
+}
+// Panel p from its input i on; in 8 bits a multiple of the group.
+static inline void *pb_panel_at(const pb_weight *w, size_t p, size_t i)
+{
+    return (char *)w->panels + p * pb_panel_bytes(w->kind, w->in) + pb_panel_bytes(w->kind, i);
 }
 // Packs rows row0..row0+n of W, given row-major. row0 is a multiple of NR. Panels in bfloat16 take
-// the upper half of a value as a float: the caller has rounded it.
+// the upper half of a value as a float: the caller has rounded it. In 8 bits a group of an output
+// has the scale max |w| / 127 (rounded to half precision) and the nearest integers, as llama.cpp
+// makes Q8_0; values that are such products already are kept exactly.
 void pb_pack(const pb_weight *w, const real *rows, size_t row0, size_t n);
 // Rows row0..row0+n of W from its panels.
 void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n);

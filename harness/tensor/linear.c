@@ -67,65 +67,99 @@ static void pack_panel16(uint32_t *p, const real *rows, size_t n, size_t in)
             }
 }
 
+// Half precision of a number that is not negative, to nearest even; infinity beyond its range.
+static uint16_t half_of(float f)
+{
+    uint32_t bits, round;
+    float scaled = f * 0x1p-112f; // a float's exponent in a half's place; small ones go denormal
+    memcpy(&bits, &scaled, sizeof bits);
+    round = (bits >> 13 & 1) + 0xfff;
+    bits = (bits + round) >> 13;
+    return (uint16_t)(bits < 0x7c00 ? bits : 0x7c00);
+}
+
+static float float_of_half(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 13;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f * 0x1p112f;
+}
+
+static void pack_panel8(char *p, const real *rows, size_t n, size_t in)
+{
+    memset(p, 0, pb_panel_bytes(PB_PANEL_INT8, in));
+    for (size_t g = 0; g < in; g += PB_GROUP) {
+        uint16_t *scale = (void *)(p + pb_panel_bytes(PB_PANEL_INT8, g));
+        int8_t *q = (int8_t *)(scale + PB_NR);
+        for (size_t j = 0; j < n; j++) {
+            const real *from = rows + j * in + g;
+            size_t m = part(in, g, PB_GROUP);
+            float most = 0;
+            for (size_t k = 0; k < m; k++)
+                most = fmaxf(most, fabsf((float)from[k]));
+            scale[j] = half_of(most / 127);
+            float by = float_of_half(scale[j]);
+            for (size_t k = 0; k < m && by > 0; k++)
+                q[k * PB_NR + j] = (int8_t)fmaxf(-127, fminf(127, rintf((float)from[k] / by)));
+        }
+    }
+}
+
 void pb_pack(const pb_weight *w, const real *rows, size_t row0, size_t n)
 {
     for (size_t i = 0; i < n; i += PB_NR) {
-        size_t at = (row0 + i) * w->in, m = part(n, i, PB_NR);
-        if (w->panels16)
-            pack_panel16(w->panels16 + at / 2, rows + i * w->in, m, w->in);
+        void *to = pb_panel_at(w, (row0 + i) / PB_NR, 0);
+        const real *from = rows + i * w->in;
+        size_t m = part(n, i, PB_NR);
+        if (w->kind == PB_PANEL_FP32)
+            pack_panel(to, from, m, w->in);
+        else if (w->kind == PB_PANEL_BF16)
+            pack_panel16(to, from, m, w->in);
         else
-            pack_panel(w->panels + at, rows + i * w->in, m, w->in);
+            pack_panel8(to, from, m, w->in);
+    }
+}
+
+static void unpack8(real *to, const pb_weight *w, size_t p, size_t j)
+{
+    for (size_t g = 0; g < w->in; g += PB_GROUP) {
+        const uint16_t *scale = pb_panel_at(w, p, g);
+        const int8_t *q = (const int8_t *)(scale + PB_NR);
+        float by = float_of_half(scale[j]);
+        for (size_t k = 0; k < part(w->in, g, PB_GROUP); k++)
+            to[g + k] = (real)by * (real)q[k * PB_NR + j];
     }
 }
 
 void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        size_t at = (row0 + i) / PB_NR * w->in * PB_NR, j = (row0 + i) % PB_NR;
+        size_t p = (row0 + i) / PB_NR, j = (row0 + i) % PB_NR;
         real *to = rows + i * w->in;
-        if (!w->panels16) {
+        const void *panel = pb_panel_at(w, p, 0);
+        if (w->kind == PB_PANEL_INT8) {
+            unpack8(to, w, p, j);
+        } else if (w->kind == PB_PANEL_FP32) {
             for (size_t k = 0; k < w->in; k++)
-                to[k] = w->panels[at + k * PB_NR + j];
-            continue;
+                to[k] = ((const real *)panel)[k * PB_NR + j];
+        } else {
+            const uint32_t *from = (const uint32_t *)panel + j % PB_NW;
+            for (size_t k = 0; k < w->in; k++)
+                to[k] = real_of_upper_half(j < PB_NW ? from[k * PB_NW] & 0xffff
+                                                     : from[k * PB_NW] >> 16);
         }
-        const uint32_t *from = w->panels16 + at / 2 + j % PB_NW;
-        for (size_t k = 0; k < w->in; k++)
-            to[k] =
-                real_of_upper_half(j < PB_NW ? from[k * PB_NW] & 0xffff : from[k * PB_NW] >> 16);
     }
-}
-
-// Squares of the weights of panel p, summed over the inputs: sum(NR).
-static void panel_squares(double *sum, const pb_weight *w, size_t p)
-{
-    for (size_t j = 0; j < PB_NR; j++)
-        sum[j] = 0;
-    for (size_t k = 0; k < w->in; k++)
-        for (size_t j = 0; j < PB_NR; j++) {
-            size_t at = p * w->in + k;
-            double x;
-            if (!w->panels16) {
-                x = (double)w->panels[at * PB_NR + j];
-            } else {
-                uint32_t word = w->panels16[at * PB_NW + j % PB_NW];
-                x = (double)real_of_upper_half(j < PB_NW ? word & 0xffff : word >> 16);
-            }
-            sum[j] += x * x;
-        }
 }
 
 // Rows of y, columns of panel p, whole inner dimension.
 static void task(const pb_kernels *k, real *y, size_t ldy, const real *x, size_t ldx,
                  const pb_weight *w, size_t p, size_t R)
 {
-    size_t n = part(w->out, p * PB_NR, PB_NR), at = p * w->in;
-    for (size_t i = 0; i < w->in; i += K_BLOCK) {
-        size_t m = part(w->in, i, K_BLOCK);
-        if (w->panels16)
-            k->panel16(y, ldy, x + i, ldx, w->panels16 + (at + i) * PB_NW, R, m, n, i > 0);
-        else
-            k->panel(y, ldy, x + i, ldx, w->panels + (at + i) * PB_NR, R, m, n, i > 0);
-    }
+    size_t n = part(w->out, p * PB_NR, PB_NR);
+    for (size_t i = 0; i < w->in; i += K_BLOCK)
+        k->panel[w->kind](y, ldy, x + i, ldx, pb_panel_at(w, p, i), R, part(w->in, i, K_BLOCK), n,
+                          i > 0);
 }
 
 // The transpose: rows of dx, its columns p * NR..; adds to dx or, when not `accumulate`, sets it.
@@ -136,14 +170,9 @@ static void task_back(const pb_kernels *k, real *dx, size_t ldx, const real *dy,
     size_t n = part(w->in, p * PB_NR, PB_NR);
     for (size_t o = 0; o < w->out; o += K_BLOCK) {
         size_t m = part(w->out, o, K_BLOCK);
-        for (size_t j = 0; j < m; j += PB_NR) {
-            size_t at = (o + j) / PB_NR * w->in + p * PB_NR;
-            if (w->panels16)
-                k->turn16(piece + j * PB_NR, w->panels16 + at * PB_NW, n);
-            else
-                k->turn(piece + j * PB_NR, w->panels + at * PB_NR, n);
-        }
-        k->panel(dx, ldx, dy + o, ldy, piece, R, m, n, accumulate || o);
+        for (size_t j = 0; j < m; j += PB_NR)
+            k->turn[w->kind](piece + j * PB_NR, pb_panel_at(w, (o + j) / PB_NR, p * PB_NR), n);
+        k->panel[PB_PANEL_FP32](dx, ldx, dy + o, ldy, piece, R, m, n, accumulate || o);
     }
 }
 
@@ -161,31 +190,31 @@ pb_err pb_row_norms(real *n, const pb_weight *w, const real *A, const real *B, s
                     double scale, int threads)
 {
     const pb_kernels *k = pb_kernels_get();
-    size_t P = n_panels(w->out);
+    size_t P = n_panels(w->out), in = w->in;
     real *aw = malloc((P * r * PB_NR + 1) * sizeof *aw); // A W^T by panels, (r,NR) each
+    real *rows = malloc(P * in * sizeof *rows);          // one of W for each panel
     double *aa = malloc((r * r + 1) * sizeof *aa);
-    if (!aw || !aa) {
-        free(aw);
-        free(aa);
-        return pb_fail(PB_MEMORY, NULL, "no memory for products of %zu rows", r);
-    }
+    pb_err err = PB_OK;
+    if (!aw || !rows || !aa)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for products of %zu rows", r));
 #pragma omp parallel for num_threads(threads)
     for (size_t i = 0; i < r; i++)
         for (size_t j = 0; j < r; j++) {
             aa[i * r + j] = 0;
-            for (size_t l = 0; l < w->in; l++)
-                aa[i * r + j] += (double)A[i * w->in + l] * (double)A[j * w->in + l];
+            for (size_t l = 0; l < in; l++)
+                aa[i * r + j] += (double)A[i * in + l] * (double)A[j * in + l];
         }
 #pragma omp parallel for num_threads(threads)
     for (size_t p = 0; p < P; p++) {
-        double square[PB_NR];
-        real *t = aw + p * r * PB_NR;
-        panel_squares(square, w, p);
+        real *t = aw + p * r * PB_NR, *x = rows + p * in;
         if (r)
-            task(k, t, PB_NR, A, w->in, w, p, r);
+            task(k, t, PB_NR, A, in, w, p, r);
         for (size_t j = 0; j < part(w->out, p * PB_NR, PB_NR); j++) {
             size_t o = p * PB_NR + j;
-            double cross = 0, both = 0;
+            double square = 0, cross = 0, both = 0;
+            pb_unpack(x, w, o, 1);
+            for (size_t l = 0; l < in; l++)
+                square += (double)x[l] * (double)x[l];
             for (size_t i = 0; i < r; i++) {
                 double b = (double)B[i * w->out + o], sum = 0;
                 for (size_t l = 0; l < r; l++)
@@ -194,12 +223,14 @@ pb_err pb_row_norms(real *n, const pb_weight *w, const real *A, const real *B, s
                 both += b * sum;
             }
             // Rows that cancel are not quite zero: rounding must not make them less.
-            n[o] = (real)sqrt(fmax(square[j] + scale * (2 * cross + scale * both), 1e-30));
+            n[o] = (real)sqrt(fmax(square + scale * (2 * cross + scale * both), 1e-30));
         }
     }
+done:
     free(aw);
+    free(rows);
     free(aa);
-    return PB_OK;
+    return err;
 }
 
 struct linear {

@@ -12,6 +12,8 @@
 
 #include "tensor/context.h"
 
+#pragma GCC visibility push(default)
+
 // y(R,out) += scale * (x(R,in) A(r,in)^T) B(r,out), with the scale of B's spec, which may differ
 // between tenants, layers and sites. Note B's order: (r,out).
 void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B);
@@ -69,5 +71,7 @@ pb_mat *pb_each(pb_ctx *c, int v);
 // Inside `prefix`, where the hook works on one tenant alone: its matrix, and a new one of zeros.
 pb_mat *pb_own(pb_ctx *c, int id);
 pb_mat *pb_own_zeros(pb_ctx *c, size_t rows, size_t cols);
+
+#pragma GCC visibility pop
 
 #endif

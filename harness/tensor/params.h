@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#pragma GCC visibility push(default)
+
 enum { PB_GLOBAL = -1 }; // layer of a parameter that belongs to no layer
 
 typedef enum pb_init {
@@ -85,5 +87,7 @@ typedef struct pb_params {
 void pb_params_init(const pb_params *p, uint64_t seed);
 // The same for one matrix, the i-th of a layout.
 void pb_params_init_one(real *v, const pb_layout *l, size_t i, uint64_t seed);
+
+#pragma GCC visibility pop
 
 #endif

@@ -28,7 +28,7 @@ pb_mat *pb_embed(pb_ctx *c, const pb_weight *table, double scale, const int32_t 
     real *dtable = c->record ? table->d : NULL;
     pb_mat *x = pb_new(c, c->n_rows, C, PB_TOKENS, dtable != NULL);
     pb_count(c, scale == 1 ? 0 : (double)(c->n_rows * C),
-             (double)(c->n_rows * C * (table->panels16 ? 2 : sizeof(real))), 0, 0);
+             (double)(c->n_rows * pb_panel_bytes(table->kind, C) / PB_NR), 0, 0);
     if (x->d) {
         struct embed *o = pb_push(c, sizeof *o, embed_back);
         o->x = x;

@@ -1,7 +1,7 @@
 // The trainable count grows with the knob, so the nearest setting is found by bisection.
 #include "train/budget.h"
 
-#include "model/adapter.h"
+#include "model/compose.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,6 +56,52 @@ static const pb_option *knob_of(const pb_method *m)
     return NULL;
 }
 
+// Parameters per step of a part's knob.
+static pb_err knob_step(const pb_method *m, void *options, const pb_config *c, size_t *step)
+{
+    const pb_option *o = knob_of(m);
+    long *knob = (long *)((char *)options + o->offset), was = *knob;
+    size_t one, two;
+    *knob = o->min < 1 ? 1 : (long)o->min;
+    PB_TRY(pb_budget_count(m, options, c, &one));
+    ++*knob;
+    PB_TRY(pb_budget_count(m, options, c, &two));
+    *knob = was;
+    *step = two - one;
+    return PB_OK;
+}
+
+// The budget in equal parts: coarse knobs first, so that a fine one makes up for the rest.
+static pb_err solve_parts(const pb_method *m, void *options, const pb_config *c, size_t budget,
+                          size_t *reached)
+{
+    size_t n = pb_parts_count(m), left = budget, with = 0, step[32] = {0}, count;
+    for (size_t i = 0; i < n; i++) {
+        const pb_method *p = pb_part(m, i);
+        void *o = pb_part_options(m, options, i);
+        if (knob_of(p)) {
+            PB_TRY(knob_step(p, o, c, &step[i]));
+            with++;
+            continue;
+        }
+        PB_TRY(pb_budget_count(p, o, c, &count));
+        left = left > count ? left - count : 1;
+    }
+    for (; with; with--) {
+        size_t coarse = 0;
+        for (size_t i = 1; i < n; i++)
+            if (step[i] > step[coarse])
+                coarse = i;
+        step[coarse] = 0;
+        pb_err err = pb_budget_solve(pb_part(m, coarse), pb_part_options(m, options, coarse), c,
+                                     left / with ? left / with : 1, &count);
+        if (err)
+            return pb_context(err, "its share of the budget of %s", m->name);
+        left = left > count ? left - count : 1;
+    }
+    return pb_budget_count(m, options, c, reached);
+}
+
 pb_err pb_budget_solve(const pb_method *m, void *options, const pb_config *c, size_t budget,
                        size_t *reached)
 {
@@ -63,6 +109,8 @@ pb_err pb_budget_solve(const pb_method *m, void *options, const pb_config *c, si
     if (!o)
         return pb_fail(PB_UNSUPPORTED, "compare it outside the budget",
                        "method %s has no size knob, so it cannot meet a budget", m->name);
+    if (m->parts)
+        return solve_parts(m, options, c, budget, reached);
     long *knob = (long *)((char *)options + o->offset), low = (long)o->min, high = (long)o->max;
     size_t at_low, at_high, n;
     *knob = low;

@@ -99,7 +99,10 @@ pb_err pb_score(const pb_model *m, pb_adapter *a, const pb_seqs *s, double *nll,
     pb_err err = PB_OK;
     pb_step *st = NULL;
     feed f = {0};
-    size_t rows = s->longest > ROWS ? s->longest : ROWS;
+    size_t rows = s->longest > ROWS ? s->longest : ROWS, all = 0;
+    for (size_t i = 0; i < s->n; i++)
+        all += s->seq[i].n;
+    rows = all && all < rows ? all : rows; // memory that nobody needs is not made
     pb_adapter *const tenants[] = {a};
     pb_step_limits limits = {.rows = rows, .segments = SEGS, .loss = true};
     PB_GO(pb_step_new(&st, m, tenants, a ? 1 : 0, &limits));

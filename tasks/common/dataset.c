@@ -5,6 +5,7 @@
 #include "tasks/task.h"
 
 #include "core/hash.h"
+#include "tasks/metrics/metrics.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +59,15 @@ static const char *const *copy_list(pb_dataset *d, const char *const *list, size
     const char **p = n ? take(d, n * sizeof *p, sizeof *p) : NULL;
     for (size_t i = 0; p && i < n; i++)
         p[i] = copy(d, list[i]);
+    return p;
+}
+
+static const pb_sql_table *copy_table(pb_dataset *d, const pb_sql_table *t)
+{
+    pb_sql_table *p = t ? take(d, sizeof *p, _Alignof(pb_sql_table)) : NULL;
+    if (p)
+        *p = (pb_sql_table){copy(d, t->database), copy(d, t->name),
+                            copy_list(d, t->column, t->n_columns), t->n_columns};
     return p;
 }
 
@@ -126,6 +136,7 @@ pb_err pb_dataset_add(pb_dataset *d, pb_split split, const pb_example *e)
         c.response = copy(d, e->response);
         c.candidates = copy_list(d, e->candidates, e->n_candidates);
         c.references = copy_list(d, e->references, e->n_references);
+        c.table = copy_table(d, e->table);
         if (!d->exhausted)
             d->examples[split][d->count[split]++] = c;
     }
@@ -172,11 +183,37 @@ void pb_dataset_hash(const pb_dataset *d, char out[65])
     }
 }
 
+static struct {
+    const pb_task **t;
+    size_t n;
+} added;
+
+const pb_task *pb_task_at(size_t i)
+{
+    size_t n = 0;
+    while (pb_tasks[n])
+        n++;
+    return i < n ? pb_tasks[i] : i - n < added.n ? added.t[i - n] : NULL;
+}
+
+pb_err pb_task_register(const pb_task *t)
+{
+    if (pb_task_find(t->name))
+        return pb_fail(PB_USAGE, "choose another name", "there is a task \"%s\" already", t->name);
+    const pb_task **more = realloc(added.t, (added.n + 1) * sizeof *more);
+    if (!more)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a task");
+    added.t = more;
+    added.t[added.n++] = t;
+    return PB_OK;
+}
+
 const pb_task *pb_task_find(const char *name)
 {
-    for (const pb_task *const *t = pb_tasks; *t; t++)
-        if (!strcmp((*t)->name, name))
-            return *t;
+    const pb_task *t;
+    for (size_t i = 0; (t = pb_task_at(i)); i++)
+        if (!strcmp(t->name, name))
+            return t;
     return NULL;
 }
 
@@ -290,9 +327,10 @@ static pb_err unknown_task(const char *name)
 {
     char list[400] = "";
     size_t n = 0;
-    for (const pb_task *const *t = pb_tasks; *t && n < sizeof list; t++)
+    const pb_task *t;
+    for (size_t i = 0; (t = pb_task_at(i)) && n < sizeof list; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
-                              n ? ", " : "known tasks: ", (*t)->name);
+                              n ? ", " : "known tasks: ", t->name);
     return pb_fail(PB_USAGE, list, "unknown task \"%s\"", name);
 }
 
@@ -310,6 +348,8 @@ pb_err pb_task_load(pb_dataset **out, const char *name, const pb_task_args *args
     }
     pb_dataset *d = NULL;
     pb_err err = pb_dataset_new(&d);
+    if (!err)
+        err = pb_measure_check(task->metric, task->kind);
     if (!err)
         err = task->load(d, task, args);
     if (!err)

@@ -3,6 +3,7 @@
 //   BLEU = min(1, exp(1 - r/c)) * exp(1/4 sum_n log p_n),   p_n = matches_n / ngrams_n
 //
 // over sums of all items; c is the hypotheses' length in tokens, r that of the closest references.
+#include "tasks/metrics/grams.h"
 #include "tasks/metrics/metrics.h"
 
 #include <math.h>
@@ -158,76 +159,29 @@ pb_err pb_bleu_tokens(char **out, const char *text, bool case_sensitive)
     return PB_OK;
 }
 
-// A tokenised text. As tokens are joined by single spaces, an n-gram is a piece of the text.
-typedef struct gram {
-    const char *p;
-    size_t n;
-} gram;
-
-typedef struct sentence {
-    char *text;
-    gram *token;
-    size_t n;
-} sentence;
-
-static int by_text(const void *a, const void *b)
-{
-    const gram *x = a, *y = b;
-    int c = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
-    return c ? c : (x->n > y->n) - (x->n < y->n);
-}
-
-static void sentence_free(sentence *s)
-{
-    free(s->text);
-    free(s->token);
-    *s = (sentence){0};
-}
-
-static pb_err sentence_make(sentence *s, const char *text, bool case_sensitive)
-{
-    *s = (sentence){0};
-    PB_TRY(pb_bleu_tokens(&s->text, text, case_sensitive));
-    s->token = malloc((strlen(s->text) / 2 + 1) * sizeof *s->token);
-    if (!s->token) {
-        sentence_free(s);
-        return pb_fail(PB_MEMORY, NULL, "no memory for the tokens of a sentence");
-    }
-    for (const char *p = s->text; *p; p += *p == ' ') {
-        size_t len = strcspn(p, " ");
-        s->token[s->n++] = (gram){p, len};
-        p += len;
-    }
-    return PB_OK;
-}
-
-// The n-grams of a sentence in the order of by_text; returns their number.
-static size_t grams(gram *out, const sentence *s, size_t order)
-{
-    size_t n = s->n < order ? 0 : s->n - order + 1;
-    for (size_t i = 0; i < n; i++) {
-        const gram *last = &s->token[i + order - 1];
-        out[i] = (gram){s->token[i].p, (size_t)(last->p + last->n - s->token[i].p)};
-    }
-    qsort(out, n, sizeof *out, by_text);
-    return n;
-}
-
 // best[i], for the i-th distinct n-gram of a, becomes the greater of itself and the n-gram's count
 // in b, but at most its count in a.
-static void count_matches(size_t *best, const gram *a, size_t na, const gram *b, size_t nb)
+static void count_matches(size_t *best, const pb_gram *a, size_t na, const pb_gram *b, size_t nb)
 {
     for (size_t i = 0, j = 0, k = 0, next; i < na; i = next, k++) {
-        for (next = i + 1; next < na && !by_text(&a[i], &a[next]);)
+        for (next = i + 1; next < na && !pb_gram_order(&a[i], &a[next]);)
             next++;
-        while (j < nb && by_text(&b[j], &a[i]) < 0)
+        while (j < nb && pb_gram_order(&b[j], &a[i]) < 0)
             j++;
         size_t first = j;
-        while (j < nb && !by_text(&b[j], &a[i]))
+        while (j < nb && !pb_gram_order(&b[j], &a[i]))
             j++;
         size_t count = j - first < next - i ? j - first : next - i;
         best[k] = best[k] > count ? best[k] : count;
     }
+}
+
+pb_err pb_bleu_sentence(pb_sentence *s, const char *text, bool case_sensitive)
+{
+    char *tokens;
+    *s = (pb_sentence){0};
+    PB_TRY(pb_bleu_tokens(&tokens, text, case_sensitive));
+    return pb_sentence_make(s, tokens);
 }
 
 static size_t distance(size_t a, size_t b)
@@ -239,15 +193,15 @@ static pb_err item_stats(double stats[PB_BLEU_STATS], const char *hyp, const cha
                          size_t n_refs, bool case_sensitive)
 {
     pb_err err = PB_OK;
-    sentence h = {0};
-    sentence *r = calloc(n_refs, sizeof *r);
-    gram *a = NULL, *b = NULL;
+    pb_sentence h = {0};
+    pb_sentence *r = calloc(n_refs, sizeof *r);
+    pb_gram *a = NULL, *b = NULL;
     size_t *best = NULL, most = 1, closest = 0;
     if (!r)
         PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for %zu references", n_refs));
-    PB_GO(sentence_make(&h, hyp, case_sensitive));
+    PB_GO(pb_bleu_sentence(&h, hyp, case_sensitive));
     for (size_t j = 0; j < n_refs; j++) {
-        PB_GO(sentence_make(&r[j], refs[j], case_sensitive));
+        PB_GO(pb_bleu_sentence(&r[j], refs[j], case_sensitive));
         most = r[j].n > most ? r[j].n : most;
         size_t d = distance(r[j].n, h.n), d0 = distance(closest, h.n);
         if (j == 0 || d < d0 || (d == d0 && r[j].n < closest))
@@ -259,10 +213,10 @@ static pb_err item_stats(double stats[PB_BLEU_STATS], const char *hyp, const cha
     if (!a || !b || !best)
         PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for the n-grams of %zu tokens", h.n + most));
     for (size_t order = 1; order <= PB_BLEU_ORDER; order++) {
-        size_t na = grams(a, &h, order), matches = 0;
+        size_t na = pb_grams(a, &h, order), matches = 0;
         memset(best, 0, (h.n + 1) * sizeof *best);
         for (size_t j = 0; j < n_refs; j++)
-            count_matches(best, a, na, b, grams(b, &r[j], order));
+            count_matches(best, a, na, b, pb_grams(b, &r[j], order));
         for (size_t k = 0; k < na; k++)
             matches += best[k];
         stats[order - 1] = (double)matches;
@@ -272,8 +226,8 @@ static pb_err item_stats(double stats[PB_BLEU_STATS], const char *hyp, const cha
     stats[9] = (double)closest;
 done:
     for (size_t j = 0; r && j < n_refs; j++)
-        sentence_free(&r[j]);
-    sentence_free(&h);
+        pb_sentence_free(&r[j]);
+    pb_sentence_free(&h);
     free(r);
     free(a);
     free(b);

@@ -1,5 +1,6 @@
 #include "tasks/metrics/metrics.h"
 
+#include "tasks/metrics/text.h"
 #include <ctype.h>
 
 static const char *skip_space(const char *s)
@@ -57,4 +58,13 @@ pb_err pb_accuracy(double *out, double *items, const size_t *chosen, const size_
     }
     *out = (double)right / (double)n;
     return PB_OK;
+}
+
+size_t pb_candidate_length(const char *text)
+{
+    size_t n = 0;
+    text = skip_space(text);
+    for (; *text; n++)
+        pb_next_char(&text);
+    return n;
 }

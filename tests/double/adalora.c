@@ -23,7 +23,7 @@ static pb_adapter *adapter(void)
     OK(pb_options_new(&o, m));
     for (size_t i = 0; i < sizeof set / sizeof *set; i += 2)
         OK(pb_options_set(m, o, set[i], set[i + 1]));
-    OK(pb_adapter_new(&a, m, o, &tinies[0].config, true));
+    OK(pb_adapter_new(&a, m, o, &pb_tinies[0].config, true));
     free(o);
     assert_int_equal(a->layout.n, 3 * LINEARS);
     return a;

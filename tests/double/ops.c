@@ -62,7 +62,7 @@ static pb_weight trained_weight(size_t out, size_t in, bool bias)
 {
     pb_weight w = {.out = out, .in = in, .v = numbers(out * in, 0.4)};
     w.d = calloc(out * in, sizeof(real));
-    w.panels = malloc(pb_panels_size(out, in) * sizeof(real));
+    w.panels = malloc(pb_panels_bytes(PB_PANEL_FP32, out, in));
     if (bias) {
         w.bias = numbers(out, 1);
         w.dbias = calloc(out, sizeof(real));
@@ -795,11 +795,11 @@ static void row_norms(void **state)
     (void)state;
     const double *a = f.params.v + f.layout.spec[A].offset,
                  *b = f.params.v + f.layout.spec[B].offset;
-    uint32_t half[(V + PB_NR) * X];
+    static uint32_t half[(V + PB_NR) * X];
     pb_weight rounded = f.w[0];
     double n[Y], back[Y * X];
-    rounded.panels16 = half;
-    rounded.panels = NULL;
+    rounded.kind = PB_PANEL_BF16;
+    rounded.panels = half;
     pb_pack(&rounded, f.w[0].v, 0, Y); // cut off
     pb_unpack(back, &rounded, 0, Y);
     for (int way = 0; way < 4; way++) {

@@ -166,7 +166,7 @@ static void agrees(void **state)
 {
     static const size_t lengths[] = {1, 31, T, 2};
     (void)state;
-    for (size_t i = 0; i < N_TINIES; i++) {
+    for (size_t i = 0; i < PB_N_TINIES; i++) {
         pb_model *m = tiny_open(i, &(pb_model_args){.trainable = true});
         pb_model *frozen = tiny_open(i, &(pb_model_args){0});
         size_t V = m->config.vocab, rows = 0;
@@ -189,7 +189,7 @@ static void agrees(void **state)
             double *got = logits_of(st, way ? frozen : m, &(pb_batch){rows, 4, tokens, seg}, false);
             for (size_t k = 0; k < rows * V; k++)
                 if (!(fabs(got[k] - want[k]) <= 1e-10 * (1 + fabs(want[k]))))
-                    fail_msg("%s: row %zu token %zu: %.15g, not %.15g", tinies[i].name, k / V,
+                    fail_msg("%s: row %zu token %zu: %.15g, not %.15g", pb_tinies[i].name, k / V,
                              k % V, got[k], want[k]);
             free(got);
             pb_step_free(st);

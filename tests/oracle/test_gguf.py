@@ -64,6 +64,11 @@ with tempfile.TemporaryDirectory() as tmp:
                 path, conf, exact if kind == "Q8_0" else w, kind, 64 if n % 2 else 32), want,
                 tokens)
             if kind == "Q8_0":
+                # Kept as 8-bit integers; the same bits as from the numbers that they stand for.
+                got, wide = (check.run_json("logits", "--model", path, "--weights", how, "--tokens",
+                                            ",".join(map(str, tokens)))["logits"]
+                             for how in ("auto", "fp32"))
+                check.ok("%s: other logits in 8 bits than in fp32" % name, got == wide)
                 compare("folder", name, mm.write_model(os.path.join(tmp, name), dict(
                     conf, pb_tokenizer="bytes"), w), want, tokens)
     for tied in (False, True):

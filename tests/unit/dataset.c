@@ -66,8 +66,10 @@ static pb_err load_case(pb_dataset *d, const pb_task *task, const pb_task_args *
     return PB_OK;
 }
 
-static const pb_task rank_task = {.name = "rank", .kind = PB_RANK, .load = load_case};
-static const pb_task write_task = {.name = "write", .kind = PB_GENERATE, .load = load_case};
+static const pb_task rank_task = {
+    .name = "rank", .kind = PB_RANK, .metric = "accuracy", .load = load_case};
+static const pb_task write_task = {
+    .name = "write", .kind = PB_GENERATE, .metric = "bleu", .load = load_case};
 const pb_task *const pb_tasks[] = {&rank_task, &write_task, NULL};
 
 static void test_checks(void **state)

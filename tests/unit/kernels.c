@@ -73,7 +73,7 @@ static const size_t cols_of[] = {1, 2, 5, 15, 16, 17, 31, 32, 33, 47, 64, 70, 13
 #define EACH(i, list) for (size_t i = 0; i < sizeof list / sizeof *list; i++)
 
 // bfloat16 words of a panel, and the same values as numbers.
-static uint32_t *narrow(mat w)
+static uint32_t *to_words(mat w)
 {
     uint32_t *h = malloc((w.rows * PB_NW + 1) * sizeof *h);
     assert_non_null(h);
@@ -90,25 +90,48 @@ static uint32_t *narrow(mat w)
     return h;
 }
 
-// The same bits from words as from the numbers that they stand for.
-static void panel16_at(size_t R, size_t K, size_t n, bool add)
+// 8-bit groups of a panel, and the values that they stand for. Some scales are as small and as
+// large as half precision has them.
+static char *to_bytes(mat w)
+{
+    size_t size = pb_panel_bytes(PB_PANEL_INT8, w.rows);
+    char *p = calloc(size + 1, 1);
+    assert_non_null(p);
+    for (size_t g = 0; g < w.rows; g += PB_GROUP) {
+        uint16_t *scale = (void *)(p + pb_panel_bytes(PB_PANEL_INT8, g));
+        int8_t *q = (int8_t *)(scale + PB_NR);
+        for (size_t j = 0; j < PB_NR; j++) {
+            scale[j] = (uint16_t)(j == 3 ? 1 : j == 5 ? 0 : 0x2000 + pb_rng_below(&rng, 0x800));
+            int e = scale[j] >> 10;
+            double by = e ? ldexp(1024 + (scale[j] & 1023), e - 25) : ldexp(scale[j], -24);
+            for (size_t i = g; i < g + PB_GROUP && i < w.rows; i++) {
+                q[(i - g) * PB_NR + j] = (int8_t)((int)pb_rng_below(&rng, 255) - 127);
+                w.v[i * PB_NR + j] = (real)(by * q[(i - g) * PB_NR + j]);
+            }
+        }
+    }
+    return p;
+}
+
+// The same bits from fewer bits as from the numbers that they stand for.
+static void narrow_at(pb_panel_kind kind, size_t R, size_t K, size_t n, bool add)
 {
     mat x = make(R, K, 3), w = make(K, PB_NR, 0), y = make(R, n, 2), z = copy(y);
-    uint32_t *h = narrow(w);
-    k->panel(y.v, y.ld, x.v, x.ld, w.v, R, K, n, add);
-    k->panel16(z.v, z.ld, x.v, x.ld, h, R, K, n, add);
-    guarded(z, "panel16");
+    void *h = kind == PB_PANEL_BF16 ? (void *)to_words(w) : to_bytes(w);
+    k->panel[PB_PANEL_FP32](y.v, y.ld, x.v, x.ld, w.v, R, K, n, add);
+    k->panel[kind](z.v, z.ld, x.v, x.ld, h, R, K, n, add);
+    guarded(z, "narrow panel");
     for (size_t i = 0; i < R; i++)
         if (memcmp(z.v + i * z.ld, y.v + i * y.ld, n * sizeof *y.v))
-            fail_msg("%s panel16 (%zu,%zu,%zu): row %zu has other bits than from numbers", k->isa,
-                     R, K, n, i);
+            fail_msg("%s panel of kind %d (%zu,%zu,%zu): row %zu has other bits than from numbers",
+                     k->isa, kind, R, K, n, i);
     free(x.v), free(w.v), free(y.v), free(z.v), free(h);
 }
 
 static void panel_at(size_t R, size_t K, size_t n, bool add)
 {
     mat x = make(R, K, 3), w = make(K, PB_NR, 0), y = make(R, n, 2), was = copy(y);
-    k->panel(y.v, y.ld, x.v, x.ld, w.v, R, K, n, add);
+    k->panel[PB_PANEL_FP32](y.v, y.ld, x.v, x.ld, w.v, R, K, n, add);
     guarded(y, "panel");
     for (size_t i = 0; i < R; i++)
         for (size_t j = 0; j < n; j++) {
@@ -123,15 +146,16 @@ static void panel_at(size_t R, size_t K, size_t n, bool add)
     for (size_t i = 0; i < R; i++) {
         mat one = make(1, n, 2);
         memcpy(one.v, was.v + i * was.ld, n * sizeof(real));
-        k->panel(one.v, one.ld, x.v + i * x.ld, x.ld, w.v, 1, K, n, add);
+        k->panel[PB_PANEL_FP32](one.v, one.ld, x.v + i * x.ld, x.ld, w.v, 1, K, n, add);
         same_rows("panel", one, y, i);
         free(one.v);
     }
     // A cut of the inner dimension continues the same sums.
     mat cut = copy(was);
     size_t half = K / 2;
-    k->panel(cut.v, cut.ld, x.v, x.ld, w.v, R, half, n, add);
-    k->panel(cut.v, cut.ld, x.v + half, x.ld, w.v + half * PB_NR, R, K - half, n, true);
+    k->panel[PB_PANEL_FP32](cut.v, cut.ld, x.v, x.ld, w.v, R, half, n, add);
+    k->panel[PB_PANEL_FP32](cut.v, cut.ld, x.v + half, x.ld, w.v + half * PB_NR, R, K - half, n,
+                            true);
     for (size_t i = 0; i < R; i++)
         assert_memory_equal(cut.v + i * cut.ld, y.v + i * y.ld, n * sizeof(real));
     free(x.v), free(w.v), free(y.v), free(was.v), free(cut.v);
@@ -145,30 +169,31 @@ static void panels(void **state)
     for (size_t n = 1; n <= PB_NR; n += n < 3 || n >= 30 ? 1 : 9)
         for (int add = 0; add < 2; add++) {
             panel_at(rows_of[r], inner_of[i], n, add);
-            panel16_at(rows_of[r], inner_of[i], n, add);
+            narrow_at(PB_PANEL_BF16, rows_of[r], inner_of[i], n, add);
+            narrow_at(PB_PANEL_INT8, rows_of[r], inner_of[i], n, add);
         }
 }
 
 static void turns(void **state)
 {
     k = *state;
-    for (size_t n = 0; n <= PB_NR; n++) {
-        mat w = make(n, PB_NR, 0), t = make(PB_NR, PB_NR, 0), t16 = copy(t);
-        uint32_t *h = narrow(w);
-        k->turn(t.v, w.v, n);
-        k->turn16(t16.v, h, n);
-        guarded(t, "turn");
-        guarded(t16, "turn16");
-        for (size_t j = 0; j < PB_NR; j++)
-            for (size_t i = 0; i < PB_NR; i++) {
-                real want = i < n ? w.v[i * PB_NR + j] : 0;
-                if (t.v[j * PB_NR + i] != want || t16.v[j * PB_NR + i] != want)
-                    fail_msg("%s turn of %zu inputs, (%zu,%zu): %g and %g, not %g", k->isa, n, j, i,
-                             (double)t.v[j * PB_NR + i], (double)t16.v[j * PB_NR + i],
-                             (double)want);
-            }
-        free(w.v), free(t.v), free(t16.v), free(h);
-    }
+    for (int kind = 0; kind < PB_PANEL_KINDS; kind++)
+        for (size_t n = 0; n <= PB_NR; n++) {
+            mat w = make(n, PB_NR, 0), t = make(PB_NR, PB_NR, 0);
+            void *h = kind == PB_PANEL_BF16   ? (void *)to_words(w)
+                      : kind == PB_PANEL_INT8 ? to_bytes(w)
+                                              : NULL;
+            k->turn[kind](t.v, h ? h : w.v, n);
+            guarded(t, "turn");
+            for (size_t j = 0; j < PB_NR; j++)
+                for (size_t i = 0; i < PB_NR; i++) {
+                    real want = i < n ? w.v[i * PB_NR + j] : 0;
+                    if (t.v[j * PB_NR + i] != want)
+                        fail_msg("%s turn of kind %d, %zu inputs, (%zu,%zu): %g, not %g", k->isa,
+                                 kind, n, j, i, (double)t.v[j * PB_NR + i], (double)want);
+                }
+            free(w.v), free(t.v), free(h);
+        }
 }
 
 // t = scale x a^T
@@ -359,6 +384,26 @@ static void softmaxes(void **state)
         }
 }
 
+// What benchmarks read and count: every value once, and chains that converge where they must: from
+// any start, x -> x / 2 + 1 / 2 ends at 1 in every lane.
+static void limits(void **state)
+{
+    k = *state;
+    for (size_t n = 0; n <= 700; n += n < 70 ? 1 : 37) {
+        mat x = make(1, n, 1);
+        double want = 0, size = 0;
+        for (size_t i = 0; i < n; i++) {
+            want += (double)x.v[i];
+            size += fabs((double)x.v[i]);
+        }
+        close_to("sum", k->sum(x.v, n), want, size, n, n, 0);
+        free(x.v);
+    }
+    size_t flops = 0;
+    real ends = k->peak(200, &flops);
+    close_to("peak", ends, (double)flops / 2, (double)flops / 2, flops, 200, 0);
+}
+
 // exp itself, through the softmax of one value that is not the maximum.
 static void exponential(void **state)
 {
@@ -508,7 +553,8 @@ int main(void)
         CMUnitTestFunction run;
     } tests[] = {{"panel", panels},    {"turn", turns},     {"dots, axpys, outer", low_rank},
                  {"vectors", vectors}, {"gates", gates},    {"softmax", softmaxes},
-                 {"exp", exponential}, {"soft caps", caps}, {"online softmax", online}};
+                 {"exp", exponential}, {"soft caps", caps}, {"online softmax", online},
+                 {"limits", limits}};
     enum { N = sizeof tests / sizeof *tests };
     struct CMUnitTest list[3 * N];
     static char names[3 * N][64];

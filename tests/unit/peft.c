@@ -80,13 +80,13 @@ static void variants(void **state)
 {
     char folder[400];
     (void)state;
-    pb_adapter *a = make("loraplus", &tinies[0].config, ""), *b;
+    pb_adapter *a = make("loraplus", &pb_tinies[0].config, ""), *b;
     for (size_t i = 0; i < a->layout.n; i++) {
         const pb_spec *s = &a->layout.spec[i];
         assert_true(s->lr_scale == (strstr(s->name, "lora_B") ? 16 : 1));
     }
     save(a, folder);
-    OK(pb_adapter_load(&b, folder, &tinies[0].config, NULL));
+    OK(pb_adapter_load(&b, folder, &pb_tinies[0].config, NULL));
     assert_string_equal(b->method->name, "lora");
     pb_adapter_free(a);
     pb_adapter_free(b);
@@ -99,9 +99,9 @@ static void told_apart(void **state)
     char folder[400];
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        pb_adapter *a = make(names[i], &tinies[0].config, "targets=q"), *b;
+        pb_adapter *a = make(names[i], &pb_tinies[0].config, "targets=q"), *b;
         save(a, folder);
-        OK(pb_adapter_load(&b, folder, &tinies[0].config, NULL));
+        OK(pb_adapter_load(&b, folder, &pb_tinies[0].config, NULL));
         assert_string_equal(b->method->name, names[i]);
         pb_adapter_free(a);
         pb_adapter_free(b);
@@ -112,7 +112,7 @@ static void told_apart(void **state)
 static void pruned(void **state)
 {
     static const int left[] = {3, 0, 5, 1}; // of rank 5: q and v of the two layers
-    const pb_config *c = &tinies[0].config;
+    const pb_config *c = &pb_tinies[0].config;
     char folder[400], path[440];
     json_t *j;
     (void)state;
@@ -159,7 +159,7 @@ static void pruned(void **state)
 
 // ---------------------------------------------------------------- reading configurations
 
-static const pb_config *const base = &tinies[0].config; // 2 layers
+static const pb_config *const base = &pb_tinies[0].config; // 2 layers
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
 #define QV   "\"target_modules\":[\"q_proj\",\"v_proj\"]"

@@ -98,7 +98,7 @@ static void boot_is_deterministic(void **state)
     assert_near(a.lo, c.lo, 0.5);
     assert_int_equal(pb_boot_seeds(&a, x, 1, NULL), PB_OK);
     assert_true(isnan(a.lo) && pb_covers_zero(a));
-    const pb_item_scores odd = {x, 5, 1}, even = {x, 4, 1};
+    const pb_item_scores odd = {x, 5, 1, NULL}, even = {x, 4, 1, NULL};
     assert_int_equal(pb_boot_paired(&a, &odd, &even, 1, NULL), PB_INPUT);
 }
 
@@ -117,7 +117,7 @@ static void boot_covers(void **state)
             double effect = 0.1 * pb_rng_normal(&rng);
             for (int i = 0; i < ITEMS; i++)
                 v[s][i] = effect + pb_rng_normal(&rng);
-            items[s] = (pb_item_scores){v[s], ITEMS, 1};
+            items[s] = (pb_item_scores){v[s], ITEMS, 1, NULL};
         }
         pb_interval i;
         const pb_boot b = {.resamples = 300, .seed = (uint64_t)trial};
@@ -143,8 +143,8 @@ static void pairing_helps(void **state)
             a[s][i] = shared + hard + 0.5;
             b[s][i] = shared + hard + 0.05 * pb_rng_normal(&rng);
         }
-        ia[s] = (pb_item_scores){a[s], ITEMS, 1};
-        ib[s] = (pb_item_scores){b[s], ITEMS, 1};
+        ia[s] = (pb_item_scores){a[s], ITEMS, 1, NULL};
+        ib[s] = (pb_item_scores){b[s], ITEMS, 1, NULL};
     }
     pb_interval alone, paired;
     assert_int_equal(pb_boot_two_level(&alone, ia, SEEDS, NULL), PB_OK);
@@ -188,7 +188,8 @@ static void answer(const char *what, const double *x, size_t n)
         pb_item_scores *items = calloc(seeds, sizeof *items);
         const pb_boot b = {.resamples = 20000};
         for (size_t s = 0; s < seeds; s++)
-            items[s] = (pb_item_scores){x + 2 + s * rows * cols, rows, cols};
+            items[s] = (pb_item_scores){x + 2 + s * rows * cols, rows, cols,
+                                        cols > 1 ? pb_measure_find("bleu")->score : NULL};
         if (!pb_boot_two_level(&i, items, seeds, &b))
             printf("%.17g %.17g\n", i.lo, i.hi);
         free(items);

@@ -1,5 +1,5 @@
-// Weights kept in bfloat16 and in fp32: the same values give the same bits, whatever the number of
-// rows, forward and backward; what is kept how; and what is refused.
+// Weights kept in bfloat16, in 8 bits and in fp32: the same values give the same bits, whatever the
+// number of rows, forward and backward; what is kept how; and what is refused.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 // three.
 enum { ROWS = 303 };
 
-// tinies[t] as a folder in bfloat16.
+// pb_tinies[t] as a folder in bfloat16.
 static const char *narrow_folder(size_t t)
 {
     static char path[420];
@@ -88,7 +88,7 @@ static void same(void **state)
 {
     static const size_t counts[] = {1, 3, 31, ROWS};
     (void)state;
-    for (size_t t = 0; t < N_TINIES; t++) {
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
         pb_model *wide = open_as(narrow_folder(t), PB_STORE_FP32);
         pb_model *narrow = open_as(narrow_folder(t), PB_STORE_AUTO);
         same_storage(wide, "fp32");
@@ -114,7 +114,7 @@ static void same(void **state)
 static void rounded(void **state)
 {
     (void)state;
-    for (size_t t = 0; t < N_TINIES; t++) {
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
         pb_model *as_is = tiny_open(t, &(pb_model_args){0});
         pb_model *asked = tiny_open(t, &(pb_model_args){.weights = PB_STORE_BF16});
         same_storage(as_is, "fp32");
@@ -131,6 +131,49 @@ static void rounded(void **state)
     }
 }
 
+// In 8 bits: within half a step of the values, the same bits as from fp32 with the rounded ones,
+// and rounding those again changes nothing.
+static void integers(void **state)
+{
+    static const size_t counts[] = {1, 2, 5, 31, ROWS};
+    (void)state;
+    for (size_t t = 0; t < PB_N_TINIES; t++) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/integers%zu", tiny_folder, t);
+        pb_model *m = tiny_open(t, &(pb_model_args){0});
+        pb_model *m8 = tiny_open(t, &(pb_model_args){.weights = PB_STORE_INT8});
+        same_storage(m8, "int8");
+        const pb_weight *w = &m->layer[0].lin[PB_LIN_DOWN], *w8 = &m8->layer[0].lin[PB_LIN_DOWN];
+        real *row = malloc(2 * w->in * sizeof *row), *row8 = row + w->in;
+        assert_non_null(row);
+        for (size_t i = 0; i < w->out; i++) {
+            pb_unpack(row, w, i, 1);
+            pb_unpack(row8, w8, i, 1);
+            for (size_t g = 0; g < w->in; g += PB_GROUP) {
+                double most = 0;
+                for (size_t k = g; k < w->in && k < g + PB_GROUP; k++)
+                    most = fmax(most, fabs((double)row[k]));
+                for (size_t k = g; k < w->in && k < g + PB_GROUP; k++)
+                    assert_true(fabs((double)(row[k] - row8[k])) <= 0.5015 * most / 127 + 1e-7);
+            }
+        }
+        free(row);
+        OK(pb_model_save(m8, path, false));
+        pb_model *wide = open_as(path, PB_STORE_AUTO), *again = open_as(path, PB_STORE_INT8);
+        same_storage(wide, "fp32");
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            size_t n = counts[i] * m->config.vocab * sizeof(real);
+            results x = compute(m8, counts[i], 2), y = compute(wide, counts[i], 3);
+            results z = compute(again, counts[i], 1);
+            assert_memory_equal(x.logits, y.logits, n);
+            assert_memory_equal(x.d, y.d, x.n_d * sizeof(real));
+            assert_memory_equal(x.logits, z.logits, n);
+            free(x.logits), free(x.d), free(y.logits), free(y.d), free(z.logits), free(z.d);
+        }
+        pb_model_close(m), pb_model_close(m8), pb_model_close(wide), pb_model_close(again);
+    }
+}
+
 // Folding an adapter gives values that no file had: they are not rounded behind the user's back.
 static void merged(void **state)
 {
@@ -143,8 +186,8 @@ static void merged(void **state)
     OK(pb_adapter_new(&a, lora, options, &m->config, false));
     OK(pb_model_open(&folded, narrow_folder(0), &(pb_model_args){.merge = a}));
     same_storage(folded, "bf16 and fp32");
-    assert_non_null(folded->embed.panels16);
-    assert_null(folded->layer[0].lin[0].panels16);
+    assert_int_equal(folded->embed.kind, PB_PANEL_BF16);
+    assert_int_equal(folded->layer[0].lin[0].kind, PB_PANEL_FP32);
     pb_model_close(folded);
     OK(pb_model_open(&folded, narrow_folder(0),
                      &(pb_model_args){.merge = a, .weights = PB_STORE_BF16}));
@@ -174,7 +217,8 @@ static void refused(void **state)
     OK(pb_model_save(m, path, false));
     pb_model_close(m);
     assert_int_equal(pb_model_open(&m, path, &(pb_model_args){.weights = PB_STORE_BF16}), PB_INPUT);
-    assert_non_null(strstr(pb_error_message(), "at 7, too large for bf16"));
+    assert_non_null(strstr(pb_error_message(), "at 7 that fewer bits cannot keep"));
+    assert_int_equal(pb_model_open(&m, path, &(pb_model_args){.weights = PB_STORE_INT8}), PB_INPUT);
     pb_model_close(open_as(path, PB_STORE_AUTO));
 }
 
@@ -194,21 +238,21 @@ static void counted(void **state)
     const pb_config *c = &wide->config;
     for (size_t i = 0; i < c->layers * PB_N_LINEARS; i++) {
         const pb_weight *w = &wide->layer[i / PB_N_LINEARS].lin[i % PB_N_LINEARS];
-        panels += pb_panels_size(w->out, w->in);
+        panels += pb_panels_bytes(PB_PANEL_BF16, w->out, w->in) / 2;
     }
     norms = (2 * c->layers + 1) * c->width * sizeof(real);
     assert_true(x[PB_BACKBONE].bytes == (double)(norms + (panels + c->width) * sizeof(real)));
     assert_true(y[PB_BACKBONE].bytes == (double)(norms + (panels + c->width) * 2));
-    assert_true(x[PB_HEAD].bytes == (double)(pb_panels_size(c->vocab, c->width) * sizeof(real)));
-    assert_true(y[PB_HEAD].bytes == (double)(pb_panels_size(c->vocab, c->width) * 2));
+    assert_true(x[PB_HEAD].bytes == (double)pb_panels_bytes(PB_PANEL_FP32, c->vocab, c->width));
+    assert_true(y[PB_HEAD].bytes == (double)pb_panels_bytes(PB_PANEL_BF16, c->vocab, c->width));
     pb_model_close(wide);
     pb_model_close(narrow);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(same), cmocka_unit_test(rounded),
-                                       cmocka_unit_test(merged), cmocka_unit_test(refused),
-                                       cmocka_unit_test(counted)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same),     cmocka_unit_test(rounded),
+                                       cmocka_unit_test(integers), cmocka_unit_test(merged),
+                                       cmocka_unit_test(refused),  cmocka_unit_test(counted)};
     return cmocka_run_group_tests(tests, tiny_folder_make, tiny_folder_remove) ? 1 : 0;
 }

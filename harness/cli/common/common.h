@@ -23,14 +23,28 @@ pb_err pb_fresh_folder(const char *path);
 #define PB_EMBEDDED "the suite's own backbone"
 const char *pb_default_model(void);
 
+// --beam, --length-penalty, --no-repeat-ngram: how responses are decoded (a pb_decoding).
+enum { PB_KEY_BEAM = 2010, PB_KEY_LENGTH_PENALTY, PB_KEY_NO_REPEAT };
+#define PB_DECODING_OPTIONS                                                                        \
+    {"beam", PB_KEY_BEAM, "N", 0, "Beams of a beam search (default 1: greedy)", 2},                \
+        {"length-penalty",                                                                         \
+         PB_KEY_LENGTH_PENALTY,                                                                    \
+         "A",                                                                                      \
+         0,                                                                                        \
+         "Beam search: log-probability / length^A is a response's score (default 1)",              \
+         2},                                                                                       \
+    {                                                                                              \
+        "no-repeat-ngram", PB_KEY_NO_REPEAT, "N", 0,                                               \
+            "No N tokens in a row come twice in a response (default 0: they may)", 2               \
+    }
+
 // --weights: how frozen weights are kept in memory (a pb_storage).
 enum { PB_KEY_WEIGHTS = 2000 };
 #define PB_WEIGHTS_OPTION                                                                          \
     {                                                                                              \
         "weights", PB_KEY_WEIGHTS, "HOW", 0,                                                       \
-            "Frozen weights in memory: fp32, bf16 (rounded), or auto (default): bf16 where the "   \
-            "file has "                                                                            \
-            "it, else fp32",                                                                       \
+            "Frozen weights in memory: fp32, bf16, int8 (rounded), or auto (default): bf16 or "    \
+            "int8 where the file has it (Q8_0), else fp32",                                        \
             0                                                                                      \
     }
 

@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "model/compose.h"
 #include "model/peft.h"
 #include "results/run.h"
 #include "serve/evaluate.h"
@@ -60,6 +61,7 @@ typedef struct experiment {
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
     double lr, warmup, floor, weight_decay, clip;
     pb_storage weights;
+    pb_decoding decoding;
     json_t *config; // complete: what the result file records
     const pb_method *method;
     const pb_task *task;
@@ -73,6 +75,37 @@ typedef struct experiment {
     pb_train_result trained;
 } experiment;
 
+// The hashes of a folder's two files; of a composition, of its parts' hashes.
+static pb_err hash_adapter(char config[PB_HASH_LEN], char weights[PB_HASH_LEN], const char *folder,
+                           const json_t *file)
+{
+    pb_err err = PB_OK;
+    char path[4096], all[2][8 * PB_HASH_LEN] = {"", ""};
+    const json_t *parts = json_object_get(file, "parts");
+    PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", folder));
+    PB_TRY(pb_sha256_file(config, path));
+    if (!pb_peft_is_composition(file)) {
+        PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", folder));
+        return pb_sha256_file(weights, path);
+    }
+    for (size_t i = 0; i < json_array_size(parts) && i < 8; i++) {
+        const char *name = json_string_value(json_array_get(parts, i));
+        char part[4096], one[2][PB_HASH_LEN];
+        json_t *own;
+        PB_TRY(pb_path(part, sizeof part, "%s/%s", folder, name ? name : "?"));
+        PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", part));
+        PB_TRY(pb_json_load(&own, path));
+        err = hash_adapter(one[0], one[1], part, own);
+        json_decref(own);
+        PB_TRY(err);
+        strcat(all[0], one[0]);
+        strcat(all[1], one[1]);
+    }
+    pb_sha256(config, all[0], strlen(all[0]));
+    pb_sha256(weights, all[1], strlen(all[1]));
+    return PB_OK;
+}
+
 // The method of the adapter to train further, and what identifies it.
 static pb_err read_adapter(experiment *e)
 {
@@ -82,17 +115,16 @@ static pb_err read_adapter(experiment *e)
     if (*e->budget)
         return pb_fail(PB_INPUT, "leave the budget out", "an adapter to start from has its size");
     PB_TRY(pb_path(path, sizeof path, "%s/adapter_config.json", e->adapter));
-    PB_TRY(pb_sha256_file(hash[0], path));
     PB_TRY(pb_json_load(&file, path));
     pb_err err = pb_peft_method(&m, file);
+    if (!err)
+        err = hash_adapter(hash[0], hash[1], e->adapter, file);
     json_decref(file);
     if (err)
         return pb_context(err, "adapter %s", e->adapter);
     if (*e->method_name && strcmp(e->method_name, m->name) != 0)
         return pb_fail(PB_INPUT, "leave \"method\" out", "the adapter %s is of method %s, not %s",
                        e->adapter, m->name, e->method_name);
-    PB_TRY(pb_path(path, sizeof path, "%s/adapter_model.safetensors", e->adapter));
-    PB_TRY(pb_sha256_file(hash[1], path));
     json_object_set_new(e->config, "method", json_string(m->name));
     json_object_set_new(e->config, "adapter_sha256",
                         json_pack("{s:s, s:s}", "config", hash[0], "weights", hash[1]));
@@ -101,14 +133,37 @@ static pb_err read_adapter(experiment *e)
 
 static pb_err read_config(experiment *e, const json_t *config)
 {
-    static const char *const known[] = {
-        "kind",       "model",      "task",    "method",       "options", "budget",
-        "seed",       "task_seed",  "lr",      "schedule",     "steps",   "batch",
-        "accumulate", "warmup",     "floor",   "weight_decay", "clip",    "limit",
-        "patience",   "eval_every", "weights", "adapter",      NULL};
-    const char *weights = "auto"; // a key of its own only where it is asked for
+    static const char *const known[] = {"kind",
+                                        "model",
+                                        "task",
+                                        "method",
+                                        "options",
+                                        "budget",
+                                        "seed",
+                                        "task_seed",
+                                        "lr",
+                                        "schedule",
+                                        "steps",
+                                        "batch",
+                                        "accumulate",
+                                        "warmup",
+                                        "floor",
+                                        "weight_decay",
+                                        "clip",
+                                        "limit",
+                                        "patience",
+                                        "eval_every",
+                                        "weights",
+                                        "adapter",
+                                        "beam",
+                                        "length_penalty",
+                                        "no_repeat_ngram",
+                                        NULL};
+    const char *weights = "auto"; // a key of its own only where it is asked for; so is decoding
+    int64_t beam = 1, gram = 0;
     const json_t *b;
     PB_TRY(pb_json_only(config, known, "a run's configuration"));
+    e->decoding = PB_GREEDY;
     e->config = pb_experiment_defaults();
     if (!e->config || json_object_update(e->config, (json_t *)config))
         return pb_fail(PB_MEMORY, NULL, "no memory for a configuration");
@@ -132,6 +187,11 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_json_real(c, "weight_decay", &e->weight_decay, 0, 10));
     PB_TRY(pb_json_real(c, "clip", &e->clip, 0, 1e9));
     PB_TRY(pb_json_opt_real(c, "lr", &e->lr, 0, 100));
+    PB_TRY(pb_json_opt_int(c, "beam", &beam, 1, PB_MOST_BEAMS));
+    PB_TRY(pb_json_opt_int(c, "no_repeat_ngram", &gram, 0, 1000));
+    PB_TRY(pb_json_opt_real(c, "length_penalty", &e->decoding.length_penalty, -100, 100));
+    e->decoding.beam = (size_t)beam;
+    e->decoding.no_repeat_ngram = (size_t)gram;
     e->options = json_object_get(c, "options");
     e->limit = json_object_get(c, "limit");
     static const char *const splits[] = {"train", "valid", "test", NULL};
@@ -264,7 +324,8 @@ static pb_err params_event(experiment *e)
     json_t *ev = json_pack("{s:s, s:s, s:I, s:o}", "event", "params", "method", m->name,
                            "trainable", (json_int_t)e->trainable, "sites", sites);
     if (m->knob) {
-        json_object_set_new(ev, "knob", json_string(m->knob));
+        char knob[300];
+        json_object_set_new(ev, "knob", json_string(pb_knob_label(m, e->opts, knob, sizeof knob)));
         json_object_set_new(ev, "knob_value", json_integer(pb_options_knob(m, e->opts)));
     }
     const json_t *b = json_object_get(e->config, "budget");
@@ -287,19 +348,35 @@ static json_t *numbers(const double *v, size_t n)
     return a;
 }
 
+// (n,width) statistics: an array of numbers, or of arrays of them.
+static json_t *statistics(const double *v, size_t n, size_t width)
+{
+    if (width == 1)
+        return numbers(v, n);
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, numbers(v + i * width, width));
+    return a;
+}
+
 static pb_err eval_event(experiment *e, const pb_eval_result *r)
 {
-    json_t *per = json_object(), *metrics = json_object();
-    json_object_set_new(per, "loss", numbers(r->item_loss, r->n));
-    json_object_set_new(per, r->item_width == 1 ? "correct" : "bleu_stats",
-                        numbers(r->item_score, r->n * r->item_width));
-    json_object_set_new(metrics, "loss", pb_run_number(r->loss));
-    json_object_set_new(metrics, "token_accuracy", pb_run_number(r->token_accuracy));
-    json_object_set_new(metrics, r->metric, pb_run_number(r->score));
-    json_t *ev =
-        json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task", e->task_name,
-                  "split", "test", "headline", r->metric, "higher_is_better", 1, "metrics", metrics,
-                  "per_example", per, "truncated", (json_int_t)r->truncated);
+    json_t *per = json_object(), *metrics = json_object(), *loss = json_array();
+    for (size_t i = 0; i < r->n; i++)
+        json_array_append_new(
+            loss, pb_run_number(pb_measure_score(pb_measure_find("loss"),
+                                                 r->likelihood + i * PB_LIKELIHOOD_STATS, 1)));
+    json_object_set_new(per, "loss", loss); // for readers; the others are what figures come from
+    for (size_t i = 0; i < r->n_scores; i++) {
+        const pb_measure *m = r->scores[i].measure;
+        json_object_set_new(metrics, m->name, pb_run_number(r->scores[i].value));
+        if (!json_object_get(per, m->array))
+            json_object_set_new(per, m->array, statistics(r->scores[i].items, r->n, m->width));
+    }
+    json_t *ev = json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:I}", "event", "eval", "task",
+                           e->task_name, "split", "test", "headline", r->headline->name,
+                           "higher_is_better", !r->headline->lower_is_better, "metrics", metrics,
+                           "per_example", per, "truncated", (json_int_t)r->truncated);
     if (r->output) {
         json_t *out = json_array();
         for (size_t i = 0; i < r->n; i++)
@@ -429,9 +506,9 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
         PB_TRY(pb_adapter_serve(e->served, e->m));
     }
     PB_TRY(pb_path(label, sizeof label, "%.100s: test", args->label ? args->label : ""));
-    PB_TRY(
-        pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, 0, args->label ? label : NULL));
-    out->metric = r.metric;
+    pb_eval_options how = {.decoding = e->decoding, .label = args->label ? label : NULL};
+    PB_TRY(pb_evaluate(&r, e->m, e->served, e->task, e->data, PB_TEST, &how));
+    out->metric = r.headline;
     out->score = r.score;
     out->loss = r.loss;
     pb_err err = eval_event(e, &r);

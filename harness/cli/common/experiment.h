@@ -8,6 +8,7 @@
 
 #include "core/json.h"
 #include "model/model.h"
+#include "tasks/metrics/metrics.h"
 #include "tasks/task.h"
 
 // Models and data sets that several runs share.
@@ -28,10 +29,10 @@ typedef struct pb_experiment_args {
 } pb_experiment_args;
 
 typedef struct pb_experiment_result {
-    bool skipped;       // it was complete already
-    const char *status; // "complete", "diverged", "failed"
-    char why[512];      // of a run that is not complete
-    const char *metric;
+    bool skipped;             // it was complete already
+    const char *status;       // "complete", "diverged", "failed"
+    char why[512];            // of a run that is not complete
+    const pb_measure *metric; // the headline; NULL when there is no score
     double score, loss, seconds;
     size_t trainable;
 } pb_experiment_result;

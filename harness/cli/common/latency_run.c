@@ -1,5 +1,7 @@
 #include "cli/common/latency_run.h"
 
+#include "cli/common/open_model.h"
+
 #include "core/log.h"
 #include "core/threads.h"
 #include "results/run.h"
@@ -116,42 +118,15 @@ pb_err pb_latency_config(json_t **out, const json_t *config)
 
 // ---------------------------------------------------------------- models
 
-static pb_err random_shape(pb_config *c, const char *text)
-{
-    size_t *const to[] = {&c->width, &c->ffn, &c->layers, &c->heads, &c->kv_heads, &c->vocab};
-    const char *hint = "WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB, e.g. 288x768x6x6x6x32000";
-    const char *s = text;
-    *c = (pb_config){
-        .context = 1 << 16, .norm_eps = 1e-5, .rope_theta = 1e4, .tied = true, .bos = -1};
-    for (size_t i = 0; i < 6; i++) {
-        char *end;
-        errno = 0;
-        unsigned long long v = strtoull(s, &end, 10);
-        if (errno || end == s || *s == '-' || *s == '+' || *end != (i < 5 ? 'x' : 0) || !v)
-            return pb_fail(PB_USAGE, hint, "the geometry \"%.80s\" is impossible", text);
-        *to[i] = (size_t)v;
-        s = end + 1;
-    }
-    if (c->width % c->heads)
-        return pb_fail(PB_USAGE, hint, "a width of %zu does not divide into %zu heads", c->width,
-                       c->heads);
-    c->head_dim = c->width / c->heads;
-    return pb_config_check(c);
-}
-
-// A merged model is kept as the base is, so that their times compare: in bf16, folding rounds
-// again.
+// A merged model is kept as the base is, so that their times compare: with fewer bits, folding
+// rounds again.
 static pb_err open_model(pb_model **out, const settings *s, const pb_model *base,
                          const pb_adapter *merge)
 {
-    static const char random[] = "random:";
-    bool narrow = base && !strcmp(pb_model_storage(base), "bf16");
-    pb_model_args args = {.merge = merge, .weights = narrow ? PB_STORE_BF16 : s->weights};
-    pb_config c;
-    if (strncmp(s->model, random, sizeof random - 1))
-        return pb_model_open(out, s->model, &args);
-    PB_TRY(random_shape(&c, s->model + sizeof random - 1));
-    return pb_model_random(out, &c, (uint64_t)s->seed, &args);
+    pb_model_args args = {.merge = merge, .weights = s->weights};
+    if (base && pb_storage_find(&args.weights, pb_model_storage(base)))
+        args.weights = s->weights; // a mixture
+    return pb_open_model(out, s->model, (uint64_t)s->seed, &args);
 }
 
 // A method without a knob is measured as it is, and its count tells.

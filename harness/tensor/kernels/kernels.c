@@ -79,6 +79,31 @@ INLINE vec upper(words w)
     return widen(w & 0xffff0000u);
 }
 
+// VL signed bytes.
+INLINE vec widen8(const int8_t *q)
+{
+#if defined(__AVX512F__) && !defined(PB_DOUBLE)
+    return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)q)));
+#elif defined(__AVX2__) && !defined(PB_DOUBLE)
+    return (vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q)));
+#else
+    vec v = {0};
+    for (size_t i = 0; i < VL; i++)
+        v[i] = (real)q[i];
+    return v;
+#endif
+}
+
+// VL half-precision numbers that are finite and not negative: moved to a float's place their
+// exponent is 112 too small.
+INLINE vec widen_half(const uint16_t *h)
+{
+    words w;
+    for (size_t i = 0; i < VL; i++)
+        w[i] = (uint32_t)h[i] << 13;
+    return widen(w) * (real)0x1p112f;
+}
+
 INLINE vec all(real x)
 {
     return x - (vec){0};
@@ -223,16 +248,37 @@ INLINE vec verfc(vec x)
 
 // ---------------------------------------------------------------- products
 
-// M rows of T vectors: columns of a panel, of which the first n exist. Either w or h, the panel's
-// weights in bfloat16, is NULL. A tile that is no whole panel lies in one half of it; `up` says in
-// which: the halves share their words.
-INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, const real *x,
-                       size_t ldx, const real *w, const uint32_t *h, const bool up, size_t k,
-                       size_t n, bool accumulate)
+// T vectors of input i of a panel, from column c on. In bfloat16 a tile that is no whole panel lies
+// in one half of it, and `up` says in which: the halves share their words. In 8 bits w is the group
+// and i counts in it.
+INLINE void panel_row(vec *b, const size_t T, const pb_panel_kind kind, const void *w, size_t i,
+                      size_t c, const bool up, const vec *scale)
 {
-    vec acc[MR][NV];
+#pragma GCC unroll 16
+    for (size_t v = 0; v < T; v++) {
+        if (kind == PB_PANEL_FP32) {
+            b[v] = load((const real *)w + i * PB_NR + c + v * VL);
+        } else if (kind == PB_PANEL_INT8) {
+            b[v] = scale[v] * widen8((const int8_t *)w + 2 * PB_NR + i * PB_NR + c + v * VL);
+        } else if (T < NV || v < NV / 2) {
+            size_t at = i * PB_NW + (up ? c - PB_NR / 2 : c) + v * VL;
+            words both = *(const uwords *)((const uint32_t *)w + at);
+            b[v] = up ? upper(both) : lower(both);
+            if (T == NV)
+                b[v + NV / 2] = upper(both);
+        }
+    }
+}
+
+// M rows of T vectors: columns c.. of a panel, of which the first n exist.
+INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, const real *x,
+                       size_t ldx, const pb_panel_kind kind, const void *w, size_t c, const bool up,
+                       size_t k, size_t n, bool accumulate)
+{
+    vec acc[MR][NV], scale[NV] = {{0}};
     real edge[PB_NR] __attribute__((aligned(64)));
     const bool part = n < T * VL;
+    const size_t group = kind == PB_PANEL_INT8 ? PB_GROUP : k;
 #pragma GCC unroll 16
     for (size_t m = 0; m < M; m++) {
         if (accumulate && part) {
@@ -243,28 +289,26 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
         for (size_t v = 0; v < T; v++)
             acc[m][v] = !accumulate ? (vec){0} : load((part ? edge : y + m * ldy) + v * VL);
     }
-    for (size_t i = 0; i < k; i++) {
-        vec b[NV];
-        // A row or two wait for memory; asking for half a page ahead helps (measured on Zen 3).
-        if (h && M <= 2)
-            __builtin_prefetch(h + (i + 32) * PB_NW);
+    for (size_t g = 0; g < k; g += group) {
+        const char *at = (const char *)w + (kind == PB_PANEL_INT8 ? pb_panel_bytes(kind, g) : 0);
+        const size_t last = k - g < group ? k - g : group;
+        for (size_t v = 0; kind == PB_PANEL_INT8 && v < T; v++)
+            scale[v] = widen_half((const uint16_t *)(const void *)at + c + v * VL);
+        for (size_t i = 0; i < last; i++) {
+            vec b[NV];
+            // A row or two wait for memory; asking for half a page ahead helps (measured on Zen 3).
+            if (kind == PB_PANEL_BF16 && M <= 2)
+                __builtin_prefetch((const uint32_t *)w + (i + 32) * PB_NW);
+            if (kind == PB_PANEL_INT8 && M <= 2 && i % 2 == 0)
+                __builtin_prefetch(at + 2 * PB_NR + i * PB_NR + 2048);
+            panel_row(b, T, kind, at, i, c, up, scale);
 #pragma GCC unroll 16
-        for (size_t v = 0; v < T; v++) {
-            if (!h) {
-                b[v] = load(w + i * PB_NR + v * VL);
-            } else if (T < NV || v < NV / 2) {
-                words both = *(const uwords *)(h + i * PB_NW + v * VL);
-                b[v] = up ? upper(both) : lower(both);
-                if (T == NV)
-                    b[v + NV / 2] = upper(both);
+            for (size_t m = 0; m < M; m++) {
+                vec a = all(x[m * ldx + g + i]);
+#pragma GCC unroll 16
+                for (size_t v = 0; v < T; v++)
+                    acc[m][v] += a * b[v];
             }
-        }
-#pragma GCC unroll 16
-        for (size_t m = 0; m < M; m++) {
-            vec a = all(x[m * ldx + i]);
-#pragma GCC unroll 16
-            for (size_t v = 0; v < T; v++)
-                acc[m][v] += a * b[v];
         }
     }
 #pragma GCC unroll 16
@@ -280,12 +324,12 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
 
 #define ROWS_CASE(M, T)                                                                            \
     case M:                                                                                        \
-        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, w, h, up, k, n, accumulate);               \
+        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, kind, w, c, up, k, n, accumulate);         \
         break;
 
 // One tile of m <= MR rows.
-INLINE void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
-                       const uint32_t *h, const bool up, size_t m, size_t k, size_t n,
+INLINE void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const pb_panel_kind kind,
+                       const void *w, size_t c, const bool up, size_t m, size_t k, size_t n,
                        bool accumulate)
 {
     switch (m) {
@@ -306,11 +350,12 @@ INLINE void panel_tile(real *y, size_t ldy, const real *x, size_t ldx, const rea
     }
 }
 
-INLINE void panel_any(real *y, size_t ldy, const real *x, size_t ldx, const real *w,
-                      const uint32_t *h, size_t R, size_t k, size_t n, bool accumulate)
+INLINE void panel_any(real *y, size_t ldy, const real *x, size_t ldx, const pb_panel_kind kind,
+                      const void *w, size_t R, size_t k, size_t n, bool accumulate)
 {
-    const bool up = false;
     if (R <= MR_WIDE && MR_WIDE <= 2) {
+        const bool up = false;
+        const size_t c = 0;
         switch (R) {
             ROWS_CASE(1, NV)
             ROWS_CASE(2, NV)
@@ -322,27 +367,60 @@ INLINE void panel_any(real *y, size_t ldy, const real *x, size_t ldx, const real
         size_t m = R >= 2 * MR ? MR : R > MR ? (R + 1) / 2 : R;
         const size_t half = NT == NV || n < PB_NR / 2 ? n : PB_NR / 2;
         for (size_t c = 0; c < half; c += NT * VL)
-            panel_tile(y + c, ldy, x, ldx, w ? w + c : NULL, h ? h + c : NULL, false, m, k, n - c,
-                       accumulate);
+            panel_tile(y + c, ldy, x, ldx, kind, w, c, false, m, k, n - c, accumulate);
         for (size_t c = half; c < n; c += NT * VL)
-            panel_tile(y + c, ldy, x, ldx, w ? w + c : NULL, h ? h + c - half : NULL, true, m, k,
-                       n - c, accumulate);
+            panel_tile(y + c, ldy, x, ldx, kind, w, c, true, m, k, n - c, accumulate);
         y += m * ldy;
         x += m * ldx;
         R -= m;
     }
 }
 
-static void panel(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t R, size_t k,
+static void panel(real *y, size_t ldy, const real *x, size_t ldx, const void *w, size_t R, size_t k,
                   size_t n, bool accumulate)
 {
-    panel_any(y, ldy, x, ldx, w, NULL, R, k, n, accumulate);
+    panel_any(y, ldy, x, ldx, PB_PANEL_FP32, w, R, k, n, accumulate);
 }
 
-static void panel16(real *y, size_t ldy, const real *x, size_t ldx, const uint32_t *w, size_t R,
+static void panel16(real *y, size_t ldy, const real *x, size_t ldx, const void *w, size_t R,
                     size_t k, size_t n, bool accumulate)
 {
-    panel_any(y, ldy, x, ldx, NULL, w, R, k, n, accumulate);
+    panel_any(y, ldy, x, ldx, PB_PANEL_BF16, w, R, k, n, accumulate);
+}
+
+// Groups of a panel as numbers.
+static void expand(real *to, const void *w, size_t k)
+{
+    for (size_t g = 0; g < k; g += PB_GROUP) {
+        const char *at = (const char *)w + pb_panel_bytes(PB_PANEL_INT8, g);
+        vec scale[NV];
+        for (size_t v = 0; v < NV; v++)
+            scale[v] = widen_half((const uint16_t *)(const void *)at + v * VL);
+        for (size_t i = 0; i < PB_GROUP && g + i < k; i++) {
+            vec b[NV];
+            panel_row(b, NV, PB_PANEL_INT8, at, i, 0, false, scale);
+#pragma GCC unroll 16
+            for (size_t v = 0; v < NV; v++)
+                store(to + (g + i) * PB_NR + v * VL, b[v]);
+        }
+    }
+}
+
+// Few rows widen weights as they go. For many, a piece that fits the first cache is widened once.
+static void panel8(real *y, size_t ldy, const real *x, size_t ldx, const void *w, size_t R,
+                   size_t k, size_t n, bool accumulate)
+{
+    enum { PIECE = 4 * PB_GROUP };
+    real piece[PIECE * PB_NR] __attribute__((aligned(64)));
+    if (R <= MR || !k) {
+        panel_any(y, ldy, x, ldx, PB_PANEL_INT8, w, R, k, n, accumulate);
+        return;
+    }
+    for (size_t i = 0; i < k; i += PIECE) {
+        size_t m = k - i < PIECE ? k - i : PIECE;
+        expand(piece, (const char *)w + pb_panel_bytes(PB_PANEL_INT8, i), m);
+        panel_any(y, ldy, x + i, ldx, PB_PANEL_FP32, piece, R, m, n, accumulate || i);
+    }
 }
 
 // Squares of 4 x 4, of 32-bit lanes.
@@ -380,8 +458,9 @@ INLINE void put_quad(real *t, quad bits)
 #endif
 }
 
-static void turn(real *t, const real *w, size_t k)
+static void turn(real *t, const void *panel_, size_t k)
 {
+    const real *w = panel_;
     size_t i = 0;
     if (k < PB_NR)
         memset(t, 0, PB_NR * PB_NR * sizeof *t);
@@ -400,8 +479,9 @@ static void turn(real *t, const real *w, size_t k)
             t[j * PB_NR + i] = w[i * PB_NR + j];
 }
 
-static void turn16(real *t, const uint32_t *w, size_t k)
+static void turn16(real *t, const void *panel_, size_t k)
 {
+    const uint32_t *w = panel_;
     size_t i = 0;
     if (k < PB_NR)
         memset(t, 0, PB_NR * PB_NR * sizeof *t);
@@ -422,10 +502,21 @@ static void turn16(real *t, const uint32_t *w, size_t k)
         }
 }
 
+static void turn8(real *t, const void *w, size_t k)
+{
+    real piece[PB_NR * PB_NR] __attribute__((aligned(64)));
+    expand(piece, w, k);
+    turn(t, piece, k);
+}
+
+// Tiles of DM rows by DK, and of AM rows by AW vectors: with what they are multiplied by they fit
+// the registers. A single row has ONE instead, to have enough sums on the way.
+enum { DM = 4, DK = VREGS == 32 ? 4 : 2, AM = 4, AW = VREGS == 32 ? 4 : 3, ONE = 4 };
+
 INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const real *x,
                       size_t ldx, const real *a, size_t lda, size_t n, real scale)
 {
-    vec acc[4][4];
+    vec acc[DM][ONE];
 #pragma GCC unroll 4
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
@@ -433,7 +524,7 @@ INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const
             acc[m][j] = (vec){0};
     size_t i = 0;
     for (; i + VL <= n; i += VL) {
-        vec b[4];
+        vec b[ONE];
 #pragma GCC unroll 4
         for (size_t j = 0; j < K; j++)
             b[j] = load(a + j * lda + i);
@@ -464,25 +555,23 @@ INLINE void dots_tile(const size_t M, const size_t K, real *t, size_t ldt, const
 static void dots(real *t, size_t ldt, const real *x, size_t ldx, const real *a, size_t lda,
                  size_t R, size_t r, size_t n, real scale)
 {
-    for (size_t m = 0; m < R; m += R - m >= 4 ? 4 : 1)
-        for (size_t j = 0; j < r; j += r - j >= 4 ? 4 : 1) {
+    for (size_t m = 0, M; m < R; m += M) {
+        M = R - m >= DM ? DM : 1;
+        const size_t most = M == DM ? DK : ONE;
+        for (size_t j = 0, K; j < r; j += K) {
+            K = r - j >= most ? most : 1;
             real *to = t + m * ldt + j;
             const real *px = x + m * ldx, *pa = a + j * lda;
-            if (R - m >= 4 && r - j >= 4)
-                dots_tile(4, 4, to, ldt, px, ldx, pa, lda, n, scale);
-            else if (R - m >= 4)
-                dots_tile(4, 1, to, ldt, px, ldx, pa, lda, n, scale);
-            else if (r - j >= 4)
-                dots_tile(1, 4, to, ldt, px, ldx, pa, lda, n, scale);
+            if (M == DM && K == DK)
+                dots_tile(DM, DK, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (M == DM)
+                dots_tile(DM, 1, to, ldt, px, ldx, pa, lda, n, scale);
+            else if (K == ONE)
+                dots_tile(1, ONE, to, ldt, px, ldx, pa, lda, n, scale);
             else
                 dots_tile(1, 1, to, ldt, px, ldx, pa, lda, n, scale);
         }
-}
-
-// The next count of a sweep over n in steps of 4 vectors, then 1 vector, then the rest.
-INLINE size_t span(size_t left)
-{
-    return left >= 4 * VL ? 4 * VL : left >= VL ? VL : left;
+    }
 }
 
 // y(M, W vectors or `part` lanes) += scale * t b, where t(m,j) = t[m * tm + j * tj].
@@ -490,18 +579,18 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
                        size_t tm, size_t tj, const real *b, size_t ldb, size_t r, size_t part,
                        real scale)
 {
-    vec acc[4][4];
-#pragma GCC unroll 4
+    vec acc[AM][ONE];
+#pragma GCC unroll 8
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++)
             acc[m][v] = part ? load_part(y + m * ldy, part) : load(y + m * ldy + v * VL);
     for (size_t j = 0; j < r; j++) {
-        vec q[4];
+        vec q[ONE];
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++)
             q[v] = part ? load_part(b + j * ldb, part) : load(b + j * ldb + v * VL);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (size_t m = 0; m < M; m++) {
             vec p = all(scale * t[m * tm + j * tj]);
 #pragma GCC unroll 4
@@ -509,7 +598,7 @@ INLINE void axpys_tile(const size_t M, const size_t W, real *y, size_t ldy, cons
                 acc[m][v] += p * q[v];
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (size_t m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < W; v++) {
@@ -524,21 +613,22 @@ INLINE void axpys_strided(real *y, size_t ldy, const real *t, size_t tm, size_t 
                           size_t ldb, size_t R, size_t r, size_t n, real scale)
 {
     for (size_t m = 0, M; m < R; m += M) {
-        M = R - m >= 4 ? 4 : 1;
+        M = R - m >= AM ? AM : 1;
         const real *pt = t + m * tm;
+        const size_t most = (M == AM ? AW : ONE) * VL;
         for (size_t i = 0, w; i < n; i += w) {
-            w = span(n - i);
+            w = n - i >= most ? most : n - i >= VL ? VL : n - i;
             real *py = y + m * ldy + i;
             const real *pb = b + i;
             size_t part = w < VL ? w : 0;
-            if (w == 4 * VL && M == 4)
-                axpys_tile(4, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
-            else if (w == 4 * VL)
-                axpys_tile(1, 4, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
-            else if (M == 4 && part)
-                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
-            else if (M == 4)
-                axpys_tile(4, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            if (w == most && M == AM)
+                axpys_tile(AM, AW, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (w == most)
+                axpys_tile(1, ONE, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
+            else if (M == AM && part)
+                axpys_tile(AM, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
+            else if (M == AM)
+                axpys_tile(AM, 1, py, ldy, pt, tm, tj, pb, ldb, r, 0, scale);
             else if (part)
                 axpys_tile(1, 1, py, ldy, pt, tm, tj, pb, ldb, r, part, scale);
             else
@@ -751,6 +841,44 @@ static void softmax(real *x, size_t n, real lse, real weight)
         store_part(x + i, weight * vexp(load_part(x + i, n - i) - lse), n - i);
 }
 
+// ---------------------------------------------------------------- the machine
+
+static real peak(size_t n, size_t *flops)
+{
+    enum { CHAINS = VREGS == 32 ? 24 : 12 };
+    static volatile real start = (real)0.5;
+    vec acc[CHAINS], x = all(start), y = all(start);
+    if (flops)
+        *flops = 2 * CHAINS * VL;
+#pragma GCC unroll 24
+    for (size_t i = 0; i < CHAINS; i++)
+        acc[i] = all((real)i);
+    for (size_t k = 0; k < n; k++)
+#pragma GCC unroll 24
+        for (size_t i = 0; i < CHAINS; i++)
+            acc[i] = acc[i] * x + y;
+    for (size_t i = 1; i < CHAINS; i++)
+        acc[0] += acc[i];
+    return sum_lanes(acc[0]);
+}
+
+static real sum(const real *x, size_t n)
+{
+    vec acc[8] = {{0}};
+    size_t i = 0;
+    for (; i + 8 * VL <= n; i += 8 * VL)
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; j++)
+            acc[j] += load(x + i + j * VL);
+    for (; i + VL <= n; i += VL)
+        acc[0] += load(x + i);
+    if (i < n)
+        acc[1] += load_part(x + i, n - i);
+    for (size_t j = 1; j < 8; j++)
+        acc[0] += acc[j];
+    return sum_lanes(acc[0]);
+}
+
 #define NAME_OF(isa) pb_kernels_##isa
 #define NAME(isa)    NAME_OF(isa)
 #define TEXT_OF(isa) #isa
@@ -759,10 +887,8 @@ static void softmax(real *x, size_t n, real lse, real weight)
 extern const pb_kernels NAME(PB_ISA);
 const pb_kernels NAME(PB_ISA) = {
     .isa = TEXT(PB_ISA),
-    .panel = panel,
-    .panel16 = panel16,
-    .turn = turn,
-    .turn16 = turn16,
+    .panel = {panel, panel16, panel8},
+    .turn = {turn, turn16, turn8},
     .dots = dots,
     .axpys = axpys,
     .outer = outer,
@@ -777,4 +903,6 @@ const pb_kernels NAME(PB_ISA) = {
     .soft_cap = soft_cap,
     .log_sum_exp = log_sum_exp,
     .softmax = softmax,
+    .peak = peak,
+    .sum = sum,
 };
