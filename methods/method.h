@@ -118,14 +118,25 @@ typedef struct pb_peft_key {
     size_t (*follows)(const pb_config *c); // it follows from the backbone, and must agree
     bool required;
     bool selects; // exclude_modules, layers_to_transform, layers_pattern: which modules SITES mean
-    bool idle;    // it changes nothing, and is not written
+    bool idle;    // it changes nothing, and is not written unless `only` says what
+    // Of SITE_VALUES whose names end so in files, and whose numbers stand there as lists of true
+    // and false, so many of them true, of a length that is another option's value.
+    const char *ends, *length;
 } pb_peft_key;
 
 // ---------------------------------------------------------------- the method
 
+// The frozen weight of a linear, row-major: w(out,in). Outside a step.
+struct pb_model;
+void pb_frozen_weight(const struct pb_model *m, size_t layer, pb_linear_id l, real *w);
+// Lengths of the rows of W + scale B A: n(out), with A(r,in) and B(r,out); r may be 0.
+pb_err pb_frozen_norms(const struct pb_model *m, size_t layer, pb_linear_id l, real *n,
+                       const real *A, const real *B, size_t r, double scale);
+
 // What `init` may use beside the random initial values that the layout asked for.
 typedef struct pb_init_args {
     const pb_config *config;
+    const struct pb_model *backbone; // NULL where the values of an adapter do not matter
     uint64_t seed;
     // A text's rows of the embedding table (n_text,C), and its keys (rotated) and values when it is
     // run through the backbone, (L, n_text, KVH*D) each; NULL when the method did not ask by
@@ -133,6 +144,14 @@ typedef struct pb_init_args {
     size_t n_text;
     const real *text_x, *text_k, *text_v;
 } pb_init_args;
+
+// A step of training. Gradients are those of the step, before it is made and after.
+typedef struct pb_train_args {
+    const pb_config *config;
+    const struct pb_model *backbone;
+    size_t step, steps; // which one, from 1, and of how many
+    real *statistics;   // the method's blocks, one behind the other; zero at first
+} pb_train_args;
 
 // A linear's weight during `merge`, row-major.
 typedef struct pb_merge_args {
@@ -155,11 +174,16 @@ typedef struct pb_bilevel {
 
 typedef struct pb_method {
     const char *name;
-    const char *doc;              // one line
-    const char *citation;         // where it was published
-    const char *formula;          // one formula per line, for `methods show`. Optional
-    const char *bibtex;           // e.g. by PB_ARXIV. Optional
-    const char *peft_type;        // of adapter_config.json; no two methods share one
+    // Of a method whose files, once folded, are those of the method with its peft_type and are read
+    // as such: its options that have other defaults, "name=value name=value". Else NULL.
+    const char *variant;
+    const char *doc;       // one line
+    const char *citation;  // where it was published
+    const char *formula;   // one formula per line, for `methods show`. Optional
+    const char *bibtex;    // e.g. by PB_ARXIV. Optional
+    const char *peft_type; // of adapter_config.json
+    const char
+        *peft_where; // keys that tell methods of one type apart: {"use_dora": true}. Optional
     const pb_peft_key *peft_keys; // and its keys; ends with a row whose key is NULL. Optional
 
     const pb_option *options; // ends with a row whose name is NULL
@@ -179,6 +203,10 @@ typedef struct pb_method {
     size_t (*text_len)(const void *options);
     // Fills in what the layout's initialisers cannot. Optional.
     pb_err (*init)(const pb_params *p, const pb_init_args *args);
+    // Computes parameters that are derived from others (frozen and not saved): after loading (no
+    // backbone is at hand then: what needs it has to wait), before serving, before training.
+    // Optional.
+    pb_err (*derive)(const pb_params *p, const struct pb_model *backbone);
 
     // Floats of per-sequence state and layer; `prompt` computes it from the hidden states of the
     // prompt (before and after the layer's first RMSNorm) once, and `pb_state` returns it at every
@@ -214,6 +242,17 @@ typedef struct pb_method {
     // Optional.
     bool (*fold)(void *to);
     void (*fold_values)(const pb_params *to, const pb_params *from, const pb_config *config);
+    // Leaves out of files what these values make superfluous: `to` are the options of the smaller
+    // form, which `fold_values` fills in; false: nothing. Optional.
+    bool (*trim)(void *to, const pb_params *from);
+    // In training, beside the forward pass: after the backward pass, before gradients are clipped,
+    // and after the parameters were updated. Both may change parameters and gradients. Optional.
+    pb_err (*gradient)(const pb_params *p, const pb_train_args *args);
+    pb_err (*updated)(const pb_params *p, const pb_train_args *args);
+    // The first step whose values may be the result, of a method that before has more parameters
+    // than its budget (see pb_spec.counted). Optional.
+    size_t (*settles)(const void *options, size_t steps);
+    size_t statistics; // blocks as large as the parameters' own that they keep, in checkpoints too
     // Second level, for methods with PB_THETA parameters. Optional; false: not with these options.
     bool (*bilevel)(const void *options, pb_bilevel *out);
 

@@ -311,7 +311,7 @@ static pb_err make_adapter(pb_adapter **out, const pb_model *m, const char *meth
     if (pb_option_find(k, "init"))
         (void)pb_options_set(k, options, "init", "random");
     PB_GO(pb_adapter_new(out, k, options, &m->config, trainable));
-    PB_GO(pb_adapter_init(*out, which + 1, 0, NULL, NULL, NULL));
+    PB_GO(pb_adapter_init(*out, m, which + 1, 0, NULL, NULL, NULL));
     // Initial values may leave the backbone untouched; those of a trained adapter do not.
     pb_adapter *a = *out;
     for (size_t i = 0; i < a->layout.n; i++) {

@@ -109,6 +109,7 @@ static pb_err run(int argc, char **argv)
     if (a.adapter) {
         PB_GO(pb_adapter_load(&loaded, a.adapter, &m->config, m->sha256));
         PB_GO(pb_adapter_trainable(&ad, loaded, NULL));
+        PB_GO(pb_adapter_derive(ad, m));
     }
     pb_step_limits limits = {.rows = n - 1, .segments = 1, .train = true};
     PB_GO(pb_step_new(&st, m, &ad, ad ? 1 : 0, &limits));

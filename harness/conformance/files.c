@@ -112,7 +112,10 @@ static pb_err in_file(conf *c, const pb_adapter *a, const pb_spec *p, const pb_t
     bool turned = p->flags & PB_TRANSPOSED;
     const pb_tensor *x;
     PB_TRY(pb_adapter_key(key, sizeof key, p));
-    PB_TRY(pb_tensors_need(f, key, turned ? p->cols : p->rows, turned ? p->rows : p->cols, &x));
+    if (p->flags & PB_VECTOR)
+        PB_TRY(pb_tensors_need(f, key, p->cols, 0, &x));
+    else
+        PB_TRY(pb_tensors_need(f, key, turned ? p->cols : p->rows, turned ? p->rows : p->cols, &x));
     real *v = conf_alloc(c, x->count, sizeof *v);
     pb_tensor_read(x, 0, x->count, v);
     for (size_t r = 0; r < p->rows; r++)
@@ -180,9 +183,14 @@ pb_err check_files(conf *c, const pb_subject *s, size_t t)
     PB_TRY(conf_scattered(c, s, t, false, &a));
     PB_TRY(conf_tokens(c, LONG, m->config.vocab, 12, &tokens));
     PB_TRY(pb_path(path, sizeof path, "%s/adapter", c->folder));
+    if (s->m->variant) // what is saved before it is folded is nobody's
+        PB_TRY(folded(c, a, m, &a));
     PB_TRY(pb_adapter_save(a, path));
     PB_TRY(pb_adapter_load(&b, path, &m->config, NULL));
     (void)conf_keep(c, b, free_adapter);
+    if (s->m->variant ? b->method->variant != NULL : b->method != s->m)
+        return WRONG("does .peft_where tell it apart?", "it is loaded as method %s",
+                     b->method->name);
     PB_TRY(pb_adapter_serve(b, c->backbone[t]));
     PB_TRY(conf_alone(c, m, a, tokens, LONG, SHORT, &y));
     PB_TRY(conf_alone(c, m, b, tokens, LONG, SHORT, &z));
@@ -216,11 +224,11 @@ pb_err check_knob(conf *c, const pb_subject *s, size_t t)
                          k, pb_options_knob(s->m, o));
         PB_TRY(pb_adapter_new(&a, s->m, o, &c->backbone[t]->config, false));
         (void)conf_keep(c, a, free_adapter);
-        if (a->layout.trainable <= before)
+        if (a->layout.counted <= before)
             return WRONG("budget matching turns the knob until the count fits",
                          "with %s=%d there are %zu trainable parameters, with %d there were %zu",
-                         s->m->knob, k, a->layout.trainable, k - 1, before);
-        before = a->layout.trainable;
+                         s->m->knob, k, a->layout.counted, k - 1, before);
+        before = a->layout.counted;
     }
     if (s->m->parts) // whose knobs turn together
         return PB_OK;

@@ -93,11 +93,11 @@ static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *gr
     bool anything = false;
     for (size_t k = 0; k < n; k++)
         anything |= reached[p->offset + k];
-    if (!anything)
+    if (!anything && !(p->flags & PB_CHOSEN))
         return WRONG("give it to an operation, flag it PB_FROZEN, or leave it out of `layout`",
                      "%s has no gradient: nothing that is trained reads it", what);
     // A column that no gradient reaches is one that the forward pass does not read.
-    for (size_t k = 0; k < p->cols; k++) {
+    for (size_t k = 0; k < p->cols && !(p->flags & PB_CHOSEN); k++) {
         bool any = false;
         for (size_t j = 0; j < p->rows; j++)
             any |= reached[p->offset + j * p->cols + k];
@@ -123,6 +123,11 @@ static pb_err one_matrix(conf *c, objective *o, const pb_spec *p, const real *gr
 
 pb_err check_gradient(conf *c, const pb_subject *s, size_t t)
 {
+    bool chosen = false;
+    if (!s->m->backbone)
+        PB_TRY(conf_has(c, s, t, PB_CHOSEN, &chosen));
+    if (chosen && !IS_DOUBLE)
+        SKIP(c, "in float, differences are so long that another expert is chosen on the way");
     static const pb_segment seg[] = {{.row0 = 0, .n_rows = 5, .n_prompt = 2, .slot = -1},
                                      {.row0 = 5, .n_rows = 71, .n_prompt = 31, .slot = -1},
                                      {.row0 = 76, .n_rows = 8, .n_prompt = 8, .slot = -1}};

@@ -183,7 +183,7 @@ pb_err conf_fresh(conf *c, const pb_subject *s, size_t t, bool trainable, pb_ada
         PB_TRY(conf_tokens(c, n, m->config.vocab, TEXT, &tokens));
         PB_TRY(pb_text_kv(m, tokens, n, x, k, v));
     }
-    PB_TRY(pb_adapter_init(a, 7, n, n ? x : NULL, n ? k : NULL, n ? v : NULL));
+    PB_TRY(pb_adapter_init(a, m, 7, n, n ? x : NULL, n ? k : NULL, n ? v : NULL));
     for (size_t i = 0; i < a->layout.n; i++) {
         const pb_spec *p = &a->layout.spec[i];
         for (size_t j = 0; j < p->rows * p->cols; j++)

@@ -90,7 +90,7 @@ static pb_err check_hooks(const pb_method *m)
     if (m->prompt_prefix && !m->state)
         return WRONG("it makes keys and values of what `prompt` left there",
                      "`prompt_prefix` is there, but `state` is missing");
-    if (!both_or_none(m->fold, m->fold_values))
+    if (!both_or_none(m->fold || m->trim, m->fold_values))
         return WRONG(NULL, "`%s` is there, but `%s` is missing", m->fold ? "fold" : "fold_values",
                      m->fold ? "fold_values" : "fold");
     return PB_OK;
@@ -129,8 +129,10 @@ pb_err check_table(conf *c, const pb_subject *s, size_t t)
                      : !m->citation ? ".citation, where it was published,"
                                     : ".peft_type, its name in adapter_config.json,");
     for (size_t i = 0; (other = pb_method_at(i)) && !m->parts; i++)
-        if (other != m && (!strcmp(other->name, m->name) ||
-                           (other->peft_type && !strcmp(other->peft_type, m->peft_type))))
+        if (other != m &&
+            (!strcmp(other->name, m->name) ||
+             (other->peft_type && !strcmp(other->peft_type, m->peft_type) && !m->variant &&
+              !other->variant && !m->peft_where && !other->peft_where)))
             return WRONG("choose another", "its name or .peft_type is that of method %s",
                          other->name);
     if (!m->options)

@@ -155,6 +155,14 @@ pb_err check_learns(conf *c, const pb_subject *s, size_t t)
     if (out.steps != 50 || out.best_valid != after)
         return WRONG(NULL, "after %zu steps the loss is %g, validation said %g", out.steps, after,
                      out.best_valid);
+    if (x.a) {
+        size_t n = x.p->layout->size;
+        real *was = conf_alloc(c, n, sizeof *was);
+        memcpy(was, x.p->v, n * sizeof *was);
+        PB_TRY(pb_adapter_derive(x.a, x.m));
+        PB_TRY(conf_same("what is derived was not kept up while training", "use `updated`", was,
+                         x.p->v, 1, n));
+    }
     // A single query or key vector can do little on a backbone that knows nothing.
     return after < 0.99 * before
                ? PB_OK

@@ -155,11 +155,17 @@ void pb_adapter_free(pb_adapter *a)
     free(a);
 }
 
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_x,
-                       const real *text_k, const real *text_v)
+pb_err pb_adapter_init(pb_adapter *a, const pb_model *m, uint64_t seed, size_t n_text,
+                       const real *text_x, const real *text_k, const real *text_v)
 {
     pb_params_init(&a->params, seed);
-    pb_init_args args = {&a->config, seed, n_text, text_x, text_k, text_v};
+    pb_init_args args = {.config = &a->config,
+                         .backbone = m,
+                         .seed = seed,
+                         .n_text = n_text,
+                         .text_x = text_x,
+                         .text_k = text_k,
+                         .text_v = text_v};
     return a->method->init ? a->method->init(&a->params, &args) : PB_OK;
 }
 
@@ -187,6 +193,11 @@ void pb_adapter_refresh(pb_adapter *f, const pb_adapter *a)
         a->method->fold_values(&f->params, &a->params, &a->config);
     else
         memcpy(f->params.v, a->params.v, a->layout.size * sizeof(real));
+}
+
+pb_err pb_adapter_derive(pb_adapter *a, const pb_model *m)
+{
+    return a->method->derive ? a->method->derive(&a->params, m) : PB_OK;
 }
 
 // Puts a layer's keys and values, (n, KVH*D) each, where steps look for them.
@@ -261,6 +272,7 @@ done:
 pb_err pb_adapter_serve(pb_adapter *a, const pb_model *m)
 {
     size_t L = a->config.layers, size = L * (padded_len(a) + a->prefix_len);
+    PB_TRY(pb_adapter_derive(a, m));
     if (!a->prefix_len || a->method->prompt_prefix)
         return PB_OK;
     if (!a->prefix) {
@@ -351,7 +363,7 @@ static pb_err save_parts(const pb_adapter *a, const char *folder)
     return err;
 }
 
-pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
+static pb_err save(const pb_adapter *a, const char *folder)
 {
     if (a->method->parts)
         return save_parts(a, folder);
@@ -376,6 +388,8 @@ pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
         out[n] = (pb_tensor_out){.name = names[n], .dtype = PB_F32, .n_dims = 2};
         out[n].shape[0] = t ? s->cols : s->rows;
         out[n].shape[1] = t ? s->rows : s->cols;
+        if (s->flags & PB_VECTOR)
+            out[n].n_dims = 1, out[n].shape[0] = s->cols;
         out[n++].data = file_order(a, s, tmp + s->offset);
     }
     PB_GO(pb_peft_write(&cfg, a));
@@ -392,6 +406,27 @@ done:
     return err;
 }
 
+pb_err pb_adapter_save(const pb_adapter *a, const char *folder)
+{
+    const pb_method *m = a->method;
+    pb_adapter *small = NULL;
+    void *options = malloc(m->options_size + 1);
+    if (!options)
+        return pb_fail(PB_MEMORY, NULL, "no memory to save an adapter");
+    memcpy(options, a->options, m->options_size);
+    pb_err err = PB_OK;
+    if (m->trim && m->trim(options, &a->params)) {
+        PB_GO(pb_adapter_new(&small, m, options, &a->config, false));
+        pb_adapter_made_for(small, a->base, a->base_sha256);
+        m->fold_values(&small->params, &a->params, &a->config);
+    }
+    err = save(small ? small : a, folder);
+done:
+    pb_adapter_free(small);
+    free(options);
+    return err;
+}
+
 // Reads one matrix: it is there, has its shape, and its values are finite.
 static pb_err read_values(pb_adapter *a, const pb_spec *s, const pb_tensors *t, real *tmp)
 {
@@ -400,7 +435,10 @@ static pb_err read_values(pb_adapter *a, const pb_spec *s, const pb_tensors *t, 
     bool turned = s->flags & PB_TRANSPOSED;
     real *v = a->params.v + s->offset;
     PB_TRY(pb_adapter_key(key, sizeof key, s));
-    PB_TRY(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
+    if (s->flags & PB_VECTOR)
+        PB_TRY(pb_tensors_need(t, key, s->cols, 0, &x));
+    else
+        PB_TRY(pb_tensors_need(t, key, turned ? s->cols : s->rows, turned ? s->rows : s->cols, &x));
     pb_tensor_read(x, 0, x->count, turned ? tmp : v);
     if (turned)
         transpose(v, tmp, s->cols, s->rows);
@@ -415,7 +453,7 @@ static pb_err find_unexpected(const pb_layout *l, const pb_tensors *t)
     char key[256];
     for (size_t i = 0; i < pb_tensors_count(t); i++) {
         const char *name = pb_tensors_at(t, i)->name;
-        bool known = false;
+        bool known = !pb_tensors_at(t, i)->count; // of a linear that was pruned away
         for (size_t k = 0; k < l->n && !known; k++) {
             if (l->spec[k].flags & PB_UNSAVED)
                 continue;
@@ -460,7 +498,8 @@ pb_err pb_adapter_read(pb_adapter **out, const json_t *file, const pb_tensors *t
             saved++;
         }
     if (pb_tensors_count(t) != saved)
-        err = find_unexpected(&a->layout, t);
+        PB_GO(find_unexpected(&a->layout, t));
+    err = pb_adapter_derive(a, NULL);
 done:
     if (err) {
         pb_adapter_free(*out);

@@ -45,17 +45,19 @@ pb_err pb_adapter_new(pb_adapter **out, const pb_method *m, const void *options,
                       const pb_config *config, bool trainable);
 void pb_adapter_free(pb_adapter *a);
 
-// Initial values; the text as in pb_init_args.
-pb_err pb_adapter_init(pb_adapter *a, uint64_t seed, size_t n_text, const real *text_x,
-                       const real *text_k, const real *text_v);
+// Initial values; the backbone (or NULL) and the text as in pb_init_args.
+pb_err pb_adapter_init(pb_adapter *a, const pb_model *m, uint64_t seed, size_t n_text,
+                       const real *text_x, const real *text_k, const real *text_v);
 
 // The form that is saved and served: a new adapter, or a plain copy when nothing is to fold.
 pb_err pb_adapter_folded(pb_adapter **out, const pb_adapter *a);
 // Copies the values of `a` again (after more training) into what pb_adapter_folded made.
 void pb_adapter_refresh(pb_adapter *folded, const pb_adapter *a);
-// Makes it ready for steps of the backbone m: packs the prefix, or runs the virtual tokens and
-// packs their keys and values, so that no step need compute them; no-op for other methods. Call
-// again after values changed.
+// Computes derived parameters; before values that were set are used in training.
+pb_err pb_adapter_derive(pb_adapter *a, const pb_model *m);
+// Makes it ready for steps of the backbone m: derives parameters, and packs the prefix, or runs the
+// virtual tokens and packs their keys and values, so that no step need compute them. Call again
+// after values changed.
 pb_err pb_adapter_serve(pb_adapter *a, const pb_model *m);
 
 // Whether it can be merged into a backbone of its configuration; if not, says why.

@@ -159,6 +159,40 @@ static pb_err init(const pb_params *all, const pb_init_args *args)
     return PB_OK;
 }
 
+static pb_err derive(const pb_params *all, const struct pb_model *backbone)
+{
+    const parts *p = parts_of(all->options);
+    for (size_t i = 0; i < p->n; i++) {
+        pb_layout l = {0};
+        pb_params one;
+        if (!p->m[i]->derive)
+            continue;
+        pb_err err = view(&one, &l, all, i);
+        if (!err)
+            err = p->m[i]->derive(&one, backbone);
+        pb_layout_free(&l);
+        PB_TRY(err);
+    }
+    return PB_OK;
+}
+
+static pb_err updated(const pb_params *all, const pb_train_args *args)
+{
+    const parts *p = parts_of(all->options);
+    for (size_t i = 0; i < p->n; i++) {
+        pb_layout l = {0};
+        pb_params one;
+        if (!p->m[i]->updated)
+            continue;
+        pb_err err = view(&one, &l, all, i);
+        if (!err)
+            err = p->m[i]->updated(&one, args);
+        pb_layout_free(&l);
+        PB_TRY(err);
+    }
+    return PB_OK;
+}
+
 // ---------------------------------------------------------------- hooks
 
 // What a part's hook finds: its own ids, name and state.
@@ -392,13 +426,28 @@ static pb_err make_options(parts *p, const char *name)
         }
     }
     p->method.options_size = size;
+    // The defaults that variants change, under their names here.
+    for (size_t i = 0; i < p->n; i++) {
+        char words[200], *save = NULL;
+        snprintf(words, sizeof words, "%s", p->m[i]->variant ? p->m[i]->variant : "");
+        for (char *w = strtok_r(words, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+            char *own = text(p->m[i]->name, ".", w);
+            if (own && !p->method.variant)
+                p->method.variant = text("", "", "");
+            if (own && p->method.variant)
+                append(&p->method.variant, " ", own);
+            free(own);
+            if (!p->method.variant)
+                return no_memory(name);
+        }
+    }
     return PB_OK;
 }
 
 static pb_err make_table(parts *p, const char *name)
 {
     pb_method *t = &p->method;
-    bool any_site = false, merges = true, has[10] = {false};
+    bool any_site = false, merges = true, has[11] = {false};
     *t = (pb_method){.name = text(name, "", ""),
                      .doc = text("", "", p->m[0]->doc),
                      .citation = text("", "", p->m[0]->citation),
@@ -430,6 +479,8 @@ static pb_err make_table(parts *p, const char *name)
         has[6] |= m->prefix != NULL;
         has[7] |= m->virtual_tokens != NULL;
         has[8] |= m->prompt_prefix != NULL;
+        has[9] |= m->derive != NULL;
+        has[10] |= m->updated != NULL;
         if (t->lr == 0) {
             t->lr = m->lr;
             t->lr_grid = m->lr_grid;
@@ -449,6 +500,8 @@ static pb_err make_table(parts *p, const char *name)
     t->bilevel = has[3] ? bilevel : NULL;
     t->text_len = has[4] ? text_len : NULL;
     t->init = has[5] ? init : NULL;
+    t->derive = has[9] ? derive : NULL;
+    t->updated = has[10] ? updated : NULL;
     t->merge = merges ? merge : NULL;
     t->merge_input = merges ? merge_input : NULL;
     t->mergeable = merges ? mergeable : NULL;
@@ -469,6 +522,10 @@ static pb_err find_parts(parts *p, const char *name)
         if (m->backbone)
             return pb_fail(PB_USAGE, "compose methods that have adapters",
                            "composition \"%s\": method %s has no adapter", name, m->name);
+        if (m->statistics || m->gradient || m->settles || m->trim)
+            return pb_fail(PB_UNSUPPORTED, "train it alone",
+                           "composition \"%s\": method %s changes its parameters while it trains",
+                           name, m->name);
         for (size_t i = 0; i < p->n; i++)
             if (p->m[i] == m)
                 return pb_fail(PB_USAGE, "one option of it does more than two copies",

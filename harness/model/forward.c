@@ -365,6 +365,7 @@ static pb_mat *run(pb_step *st, const pb_batch *b)
         const pb_layer *w = &m->layer[l];
         pb_mat *y[3], *in[3];
         c->layer = l;
+        c->linears = w->lin;
         x = at_site(st, PB_SITE_LAYER_IN, x, x);
         pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
         prompts(st, x, n);

@@ -182,6 +182,18 @@ static void place(pb_model *m, pb_arena *a, const pb_panel_kind *kind, bool trai
     }
 }
 
+void pb_frozen_weight(const pb_model *m, size_t layer, pb_linear_id l, real *w)
+{
+    const pb_weight *lin = &m->layer[layer].lin[l];
+    pb_unpack(w, lin, 0, lin->out);
+}
+
+pb_err pb_frozen_norms(const pb_model *m, size_t layer, pb_linear_id l, real *n, const real *A,
+                       const real *B, size_t r, double scale)
+{
+    return pb_row_norms(n, &m->layer[layer].lin[l], A, B, r, scale, pb_threads());
+}
+
 void pb_model_repack(pb_model *m)
 {
 #pragma omp parallel for schedule(dynamic, 1)

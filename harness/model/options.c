@@ -342,20 +342,24 @@ pb_err pb_options_assign(const pb_method *m, void *options, const char *text)
 
 pb_err pb_options_new(void **out, const pb_method *m)
 {
+    pb_err err = PB_OK;
+    char text[200], *save = NULL;
     *out = calloc(1, m->options_size ? m->options_size : 1);
     if (!*out)
         return pb_fail(PB_MEMORY, NULL, "no memory for the options of %s", m->name);
     if (m->parts)
         memcpy(*out, &m->parts, sizeof m->parts);
-    for (const pb_option *o = m->options; o->name; o++) {
-        pb_err err = pb_options_set(m, *out, o->name, o->def);
-        if (err) {
-            free(*out);
-            *out = NULL;
-            return err;
-        }
+    for (const pb_option *o = m->options; o->name; o++)
+        PB_GO(pb_options_set(m, *out, o->name, o->def));
+    snprintf(text, sizeof text, "%s", m->variant ? m->variant : "");
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        PB_GO(pb_options_assign(m, *out, w));
+done:
+    if (err) {
+        free(*out);
+        *out = NULL;
     }
-    return PB_OK;
+    return err;
 }
 
 pb_err pb_options_from_json(const pb_method *m, void *options, const json_t *obj)

@@ -328,7 +328,7 @@ static pb_err read_sites(const char **out, const json_t *which, const pb_peft_ke
 static pb_err read_values(const char **out, const json_t *pattern, const pb_peft_key *k,
                           const pb_option *o, modules *m)
 {
-    const char *text;
+    const char *key;
     json_t *v;
     if (!json_is_object(pattern))
         return pb_fail(PB_INPUT, NULL, "\"%s\" must be an object", k->key);
@@ -338,12 +338,19 @@ static pb_err read_values(const char **out, const json_t *pattern, const pb_peft
     for (size_t i = 0; i < m->linears; i++)
         value[i] = NAN;
     pb_err err = PB_OK;
-    json_object_foreach((json_t *)pattern, text, v)
+    json_object_foreach((json_t *)pattern, key, v)
     {
         regex r;
-        bool yes, any = false;
+        bool yes, any = false, fits = k->ends ? json_is_array(v) : json_is_number(v);
         double x = json_number_value(v);
-        if (!json_is_number(v) || !(x >= o->min && x <= o->max))
+        char text[MAX_PATTERN];
+        size_t n = strlen(key), cut = k->ends ? strlen(k->ends) : 0;
+        if (n <= cut || strcmp(key + n - cut, k->ends ? k->ends : "") != 0)
+            cut = 0;
+        for (size_t i = 0; k->ends && i < json_array_size(v); i++)
+            x += json_is_true(json_array_get(v, i));
+        PB_GO(pb_path(text, sizeof text, "%.*s", (int)(n - cut), key));
+        if (!fits || !(x >= o->min && x <= o->max))
             PB_GO(pb_fail(PB_INPUT, NULL, "\"%s\" gives \"%.80s\" no number in %g..%g", k->key,
                           text, o->min, o->max));
         PB_GO(regex_new(&r, k->key, "(.*\\.)?(", text, ")$", 0));
@@ -441,7 +448,7 @@ static pb_err read_keys(const pb_method *m, void *options, const json_t *file, c
             const json_t *v = given(file, k->key);
             if (k->option)
                 PB_TRY(read_option(m, options, k, file, mods));
-            else if (k->only)
+            else if (k->only && !k->idle)
                 PB_TRY(check_only(k, v));
             else if (k->follows)
                 PB_TRY(check_follows(k, v, c));
@@ -454,6 +461,17 @@ static pb_err read_keys(const pb_method *m, void *options, const json_t *file, c
             pb_warn("adapter_config.json: the key \"%.80s\" is not known and is passed over", key);
     }
     return PB_OK;
+}
+
+// Whether a file has what tells the method apart from others of its type.
+static bool is_where(const pb_method *m, const json_t *file)
+{
+    const char *key;
+    json_t *where = json_loads(m->peft_where, 0, NULL), *v;
+    bool same = true;
+    json_object_foreach(where, key, v) same &= json_equal(v, json_object_get(file, key)) != 0;
+    json_decref(where);
+    return same;
 }
 
 pb_err pb_peft_method(const pb_method **out, const json_t *file)
@@ -478,14 +496,15 @@ pb_err pb_peft_method(const pb_method **out, const json_t *file)
     }
     for (size_t i = 0; (m = pb_method_at(i)); i++) {
         size_t n = strlen(known);
-        if (m->backbone)
+        if (m->backbone || m->variant)
             continue;
-        if (!strcmp(m->peft_type, type)) {
+        if (!strcmp(m->peft_type, type) && (m->peft_where ? is_where(m, file) : !*out))
             *out = m;
-            return PB_OK;
-        }
-        snprintf(known + n, sizeof known - n, " %s", m->peft_type);
+        if (!m->peft_where)
+            snprintf(known + n, sizeof known - n, " %s", m->peft_type);
     }
+    if (*out)
+        return PB_OK;
     return pb_fail(PB_UNSUPPORTED, known, "\"peft_type\" is \"%.80s\"", type);
 }
 
@@ -571,7 +590,29 @@ static void each_module(json_t *out, const char *list, bool numbers, const pb_co
     }
 }
 
-static json_t *option_value(const pb_adapter *a, const pb_option *o)
+// Lists of true and false, module by module: the first as many of them true as the number says.
+static json_t *masks(const pb_adapter *a, const char *list, const pb_peft_key *k)
+{
+    json_t *out = json_object();
+    const pb_option *o = pb_option_find(a->method, k->length);
+    long length = *(const long *)((const char *)a->options + o->offset);
+    for (size_t i = 0; i < a->config.layers * PB_N_LINEARS; i++) {
+        pb_linear_id id = (pb_linear_id)(i % PB_N_LINEARS);
+        char name[MAX_MODULE];
+        double x;
+        if (!pb_site_listed(list, i / PB_N_LINEARS, id, &x))
+            continue;
+        snprintf(name, sizeof name, "model.layers.%zu.%s%s", i / PB_N_LINEARS, pb_linear_path(id),
+                 k->ends);
+        json_t *mask = json_array();
+        for (long j = 0; j < length; j++)
+            json_array_append_new(mask, json_boolean((double)j < x));
+        json_object_set_new(out, name, mask);
+    }
+    return out;
+}
+
+static json_t *option_value(const pb_adapter *a, const pb_option *o, const pb_peft_key *k)
 {
     const void *at = (const char *)a->options + o->offset;
     json_t *v = NULL;
@@ -592,6 +633,8 @@ static json_t *option_value(const pb_adapter *a, const pb_option *o)
         return v;
     case PB_OPT_SITES:
     case PB_OPT_SITE_VALUES:
+        if (k->ends)
+            return masks(a, *(const char *const *)at, k);
         v = o->type == PB_OPT_SITES ? json_array() : json_object();
         each_module(v, *(const char *const *)at, o->type == PB_OPT_SITE_VALUES, &a->config);
     }
@@ -628,7 +671,7 @@ pb_err pb_peft_write(json_t **out, const pb_adapter *a)
                         *a->base ? json_string(a->base) : json_null());
     for (const pb_peft_key *k = m->peft_keys; k && k->key; k++) {
         if (k->option) {
-            json_object_set_new(j, k->key, option_value(a, pb_option_find(m, k->option)));
+            json_object_set_new(j, k->key, option_value(a, pb_option_find(m, k->option), k));
             json_object_del(options, k->option);
         } else if (k->only) {
             json_t *first = first_of(k->only);
@@ -638,6 +681,11 @@ pb_err pb_peft_write(json_t **out, const pb_adapter *a)
         } else if (k->follows) {
             json_object_set_new(j, k->key, json_integer((json_int_t)k->follows(&a->config)));
         }
+    }
+    if (m->peft_where) {
+        json_t *where = json_loads(m->peft_where, 0, NULL);
+        json_object_update(j, where);
+        json_decref(where);
     }
     if (*a->base_sha256)
         json_object_set_new(backbone, "sha256", json_string(a->base_sha256));

@@ -111,7 +111,7 @@ pb_err pb_latency_adapter(pb_adapter **out, const pb_latency_method *m, const pb
         for (size_t i = 0; i < size; i++)
             text[i] = (real)(pb_rng_uniform(&r) - 0.5);
     }
-    PB_GO(pb_adapter_init(a, seed, n, n ? text + 2 * kv : NULL, text, n ? text + kv : NULL));
+    PB_GO(pb_adapter_init(a, NULL, seed, n, n ? text + 2 * kv : NULL, text, n ? text + kv : NULL));
     // Initial values may leave the backbone untouched; a trained adapter does not.
     for (size_t i = 0; i < a->layout.n; i++) {
         const pb_spec *s = &a->layout.spec[i];

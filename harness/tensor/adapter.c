@@ -3,6 +3,7 @@
 // One parallel region per operation over *items*: runs of rows that share one tenant's parameters.
 // Gradients of parameters are summed over items in their order, split over columns, so that the
 // result does not depend on the number of threads.
+#include "tensor/layers.h"
 #include "tensor/ops.h"
 
 #include <math.h>
@@ -20,18 +21,33 @@ static real *drow(const pb_mat *m, size_t r)
     return m->d + r * m->ld;
 }
 
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static pb_mat *zeros(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of)
+{
+    pb_mat *m = pb_new(c, rows, cols, of, false);
+    if (!c->dry)
+        memset(m->v, 0, rows * cols * sizeof(real));
+    return m;
+}
+
 // Rows times rank times width, summed over the items: multiply-adds of one half of a low-rank
-// update.
-static double work_of(const pb_ctx *c, const pb_item *it, size_t n, int id, double *bytes)
+// update, of which at most so many columns are used.
+static double work_of(const pb_ctx *c, const pb_item *it, size_t n, int id, size_t cols,
+                      double *bytes)
 {
     double work = 0;
     const pb_params *last = NULL; // neighbours that share a tenant read its matrix once
     pb_view w;
     for (size_t i = 0; i < n; i++)
         if (pb_lookup(c, it[i].params, id, &w)) {
-            work += (double)(it[i].n * w.rows * w.cols);
+            double size = (double)(w.rows * least(w.cols, cols));
+            work += (double)it[i].n * size;
             if (it[i].params != last)
-                *bytes += (double)(w.rows * w.cols * sizeof(real));
+                *bytes += size * sizeof(real);
             last = it[i].params;
         }
     return work;
@@ -53,9 +69,9 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
     const pb_item *it = pb_items(c, o->t, &whole, &n);
     double unused = 0, work = 0;
     if (o->A >= 0)
-        work += work_of(c, it, n, o->A, &unused);
+        work += work_of(c, it, n, o->A, o->x->cols, &unused);
     if (o->B >= 0)
-        work += work_of(c, it, n, o->B, &unused);
+        work += work_of(c, it, n, o->B, o->y->cols, &unused);
     pb_count(c, 4 * work, 0, 2, work);
     if (c->dry)
         return;
@@ -65,10 +81,10 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
         pb_view A, B;
         if (o->B >= 0 && o->t->d && pb_lookup(c, it[i].params, o->B, &B))
             c->k->dots(drow(o->t, it[i].row), o->t->ld, drow(o->y, it[i].row), o->y->ld, B.v,
-                       B.cols, it[i].n, B.rows, B.cols, (real)B.scale);
+                       B.cols, it[i].n, B.rows, least(B.cols, o->y->cols), (real)B.scale);
         if (o->A >= 0 && o->x->d && pb_lookup(c, it[i].params, o->A, &A))
             c->k->axpys(drow(o->x, it[i].row), o->x->ld, drow(o->t, it[i].row), o->t->ld, A.v,
-                        A.cols, it[i].n, A.rows, A.cols, 1);
+                        A.cols, it[i].n, A.rows, least(A.cols, o->x->cols), 1);
     }
     // dA += dt^T x, dB += scale t^T dy: by blocks of columns, items in order
     size_t ca = o->A >= 0 ? (pb_most_cols(c, o->A) + COLUMN_BLOCK - 1) / COLUMN_BLOCK : 0;
@@ -79,11 +95,14 @@ static void low_rank_back(pb_ctx *c, pb_node *self)
         size_t col = (second ? b - ca : b) * COLUMN_BLOCK;
         for (size_t i = 0; i < n; i++) {
             pb_view w;
-            if (!pb_lookup(c, it[i].params, second ? o->B : o->A, &w) || !w.d || col >= w.cols)
-                continue;
-            size_t cols = w.cols - col < COLUMN_BLOCK ? w.cols - col : COLUMN_BLOCK;
-            const real *t = (second ? o->t->v : o->t->d) + it[i].row * o->t->ld;
             const pb_mat *m = second ? o->y : o->x;
+            if (!pb_lookup(c, it[i].params, second ? o->B : o->A, &w) || !w.d)
+                continue;
+            size_t used = least(w.cols, m->cols);
+            if (col >= used)
+                continue;
+            size_t cols = least(used - col, COLUMN_BLOCK);
+            const real *t = (second ? o->t->v : o->t->d) + it[i].row * o->t->ld;
             const real *x = (second ? m->d : m->v) + it[i].row * m->ld + col;
             c->k->outer(w.d + col, w.cols, t, o->t->ld, x, m->ld, it[i].n, w.rows, cols,
                         second ? (real)w.scale : 1);
@@ -98,9 +117,9 @@ static void low_rank_forward(pb_ctx *c, struct low_rank *o)
     const pb_item *it = pb_items(c, o->t, &whole, &n);
     double bytes = 0, work = 0;
     if (o->A >= 0)
-        work += work_of(c, it, n, o->A, &bytes);
+        work += work_of(c, it, n, o->A, o->x->cols, &bytes);
     if (o->B >= 0)
-        work += work_of(c, it, n, o->B, &bytes);
+        work += work_of(c, it, n, o->B, o->y->cols, &bytes);
     pb_count(c, 2 * work, bytes, 1, work);
     if (o->t->d || (o->y && o->y->d)) {
         struct low_rank *kept = pb_push(c, sizeof *kept, low_rank_back);
@@ -115,10 +134,10 @@ static void low_rank_forward(pb_ctx *c, struct low_rank *o)
         real *t = row(o->t, it[i].row);
         if (o->A >= 0 && pb_lookup(c, it[i].params, o->A, &A))
             c->k->dots(t, o->t->ld, row(o->x, it[i].row), o->x->ld, A.v, A.cols, it[i].n, A.rows,
-                       A.cols, 1);
+                       least(A.cols, o->x->cols), 1);
         if (o->B >= 0 && pb_lookup(c, it[i].params, o->B, &B))
             c->k->axpys(row(o->y, it[i].row), o->y->ld, t, o->t->ld, B.v, B.cols, it[i].n, B.rows,
-                        B.cols, (real)B.scale);
+                        least(B.cols, o->y->cols), (real)B.scale);
     }
 }
 
@@ -183,13 +202,18 @@ static pb_item part(const pb_ctx *c, pb_item it, bool response_only)
     return it;
 }
 
-// The factor vector of a segment; `plus_one` is added by the caller.
-static const real *factor(const pb_ctx *c, const struct scale *o, const pb_item *it)
+// The factor vector of a segment and its width, which a tenant's may be narrower than others';
+// `plus_one` is added by the caller.
+static const real *factor(const pb_ctx *c, const struct scale *o, const pb_item *it, size_t *n)
 {
     pb_view w;
+    *n = o->z->cols;
     if (o->l)
         return row(o->l, it->seg) + o->col0;
-    return pb_lookup(c, it->params, o->id, &w) ? w.v : NULL;
+    if (!pb_lookup(c, it->params, o->id, &w))
+        return NULL;
+    *n = least(*n, w.cols);
+    return w.v;
 }
 
 static void scale_back(pb_ctx *c, pb_node *self)
@@ -204,15 +228,16 @@ static void scale_back(pb_ctx *c, pb_node *self)
         PB_FOR(c, o->z->rows * N)
         for (size_t i = 0; i < sel->n_rows; i++) {
             pb_item it = sel->rows[i], p = part(c, it, o->response_only);
-            const real *l = factor(c, o, &it);
+            size_t n;
+            const real *l = factor(c, o, &it, &n);
             for (size_t r = it.row; r < it.row + it.n; r++) {
                 bool scaled = l && r >= p.row && p.n;
                 real *dy = drow(o->y, r);
                 const real *dz = drow(o->z, r);
                 if (scaled)
-                    c->k->mul_add(dy, dz, l, N);
+                    c->k->mul_add(dy, dz, l, n);
                 if (!scaled || o->plus_one)
-                    c->k->axpby(dy, 1, dz, 1, N);
+                    c->k->axpby(dy, 1, dz, 1, n);
             }
         }
     }
@@ -247,7 +272,7 @@ static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
     size_t N = y->cols;
     double bytes = 0;
     if (o->id >= 0)
-        (void)work_of(c, sel->rows, sel->n_rows, o->id, &bytes);
+        (void)work_of(c, sel->rows, sel->n_rows, o->id, N, &bytes);
     pb_count(c, (double)(y->rows * N), bytes, 1, (double)(y->rows * N));
     o->z = y;
     bool grad = c->record && (y->d || (o->l ? o->l->d != NULL : pb_trained(c, o->id)));
@@ -264,7 +289,8 @@ static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
     PB_FOR(c, y->rows * N)
     for (size_t i = 0; i < sel->n_rows; i++) {
         pb_item it = sel->rows[i], p = part(c, it, o->response_only);
-        const real *l = factor(c, o, &it);
+        size_t n;
+        const real *l = factor(c, o, &it, &n);
         for (size_t r = it.row; r < it.row + it.n; r++) {
             const real *from = row(y, r);
             real *to = row(o->z, r);
@@ -272,10 +298,10 @@ static pb_mat *scale_forward(pb_ctx *c, struct scale *o)
                 if (to != from)
                     memcpy(to, from, N * sizeof(real));
             } else if (o->plus_one) {
-                for (size_t k = 0; k < N; k++)
+                for (size_t k = 0; k < n; k++)
                     to[k] = from[k] * (1 + l[k]);
             } else {
-                c->k->mul(to, from, l, N);
+                c->k->mul(to, from, l, n);
             }
         }
     }
@@ -307,6 +333,79 @@ pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l)
     return pb_most_cols(c, l) ? scale_forward(c, &o) : y;
 }
 
+struct magnify {
+    pb_node node;
+    pb_mat *z, *y;
+    const real *bias; // or NULL
+    int m, d;
+};
+
+static void magnify_back(pb_ctx *c, pb_node *self)
+{
+    struct magnify *o = (struct magnify *)self;
+    const pb_selection *sel = c->sel;
+    size_t N = o->z->cols;
+    pb_count(c, 6.0 * (double)(o->z->rows * N), 0, 2, (double)(o->z->rows * N));
+    if (c->dry)
+        return;
+    PB_FOR(c, o->z->rows * N)
+    for (size_t i = 0; i < (o->y->d ? sel->n_rows : 0); i++) {
+        pb_view m, d;
+        bool has = pb_lookup(c, sel->rows[i].params, o->m, &m) &&
+                   pb_lookup(c, sel->rows[i].params, o->d, &d);
+        for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++)
+            for (size_t k = 0; k < N; k++)
+                drow(o->y, r)[k] += drow(o->z, r)[k] * (has ? m.v[k] / d.v[k] : 1);
+    }
+    PB_FOR(c, o->z->rows * N)
+    for (size_t b = 0; b < (N + COLUMN_BLOCK - 1) / COLUMN_BLOCK; b++)
+        for (size_t i = 0; i < sel->n_rows; i++) {
+            pb_view m, d;
+            if (!pb_lookup(c, sel->rows[i].params, o->m, &m) || !m.d ||
+                !pb_lookup(c, sel->rows[i].params, o->d, &d))
+                continue;
+            size_t end = (b + 1) * COLUMN_BLOCK < N ? (b + 1) * COLUMN_BLOCK : N;
+            for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++)
+                for (size_t k = b * COLUMN_BLOCK; k < end; k++)
+                    m.d[k] += drow(o->z, r)[k] *
+                              ((row(o->y, r)[k] - (o->bias ? o->bias[k] : 0)) / d.v[k]);
+        }
+}
+
+pb_mat *pb_magnify(pb_ctx *c, pb_mat *y, int linear, int m, int d)
+{
+    const pb_selection *sel = c->sel;
+    size_t N = y->cols;
+    double bytes = 0;
+    struct magnify o = {
+        .z = y, .y = y, .bias = c->linears ? c->linears[linear].bias : NULL, .m = m, .d = d};
+    (void)work_of(c, sel->rows, sel->n_rows, m, N, &bytes);
+    pb_count(c, 4.0 * (double)(y->rows * N), 2 * bytes, 1, (double)(y->rows * N));
+    if (c->record && (y->d || pb_trained(c, m))) { // as in pb_scale: y is needed again
+        o.z = pb_new(c, y->rows, N, y->of, true);
+        struct magnify *kept = pb_push(c, sizeof *kept, magnify_back);
+        o.node = kept->node;
+        *kept = o;
+    }
+    if (c->dry)
+        return o.z;
+    PB_FOR(c, y->rows * N)
+    for (size_t i = 0; i < sel->n_rows; i++) {
+        pb_view vm, vd;
+        bool has =
+            pb_lookup(c, sel->rows[i].params, m, &vm) && pb_lookup(c, sel->rows[i].params, d, &vd);
+        for (size_t r = sel->rows[i].row; r < sel->rows[i].row + sel->rows[i].n; r++) {
+            const real *from = row(y, r);
+            real *to = row(o.z, r);
+            for (size_t k = 0; k < N; k++) {
+                real more = has ? vm.v[k] / vd.v[k] - 1 : 0;
+                to[k] = from[k] + more * (from[k] - (o.bias ? o.bias[k] : 0));
+            }
+        }
+    }
+    return o.z;
+}
+
 static void shift_back(pb_ctx *c, pb_node *self)
 {
     struct scale *o = (struct scale *)self;
@@ -328,7 +427,7 @@ void pb_shift(pb_ctx *c, pb_mat *y, int b)
     size_t n;
     const pb_item *it = pb_items(c, y, &whole, &n);
     double bytes = 0;
-    (void)work_of(c, it, n, b, &bytes);
+    (void)work_of(c, it, n, b, y->cols, &bytes);
     pb_want_cols(c, "pb_shift", b, y->cols, "y");
     pb_count(c, (double)(y->rows * y->cols), bytes, 1, (double)(y->rows * y->cols));
     if (pb_trained(c, b)) {
@@ -368,6 +467,86 @@ void pb_add_each(pb_ctx *c, pb_mat *y, pb_mat *l)
         for (size_t r = it->row; r < it->row + it->n; r++)
             c->k->axpby(row(y, r), 1, row(l, it->seg), 1, N);
     }
+}
+
+// ---------------------------------------------------------------- scaled low-rank update
+
+struct add_scaled {
+    pb_node node;
+    pb_mat *y, *u; // y += u * b
+    int b;
+};
+
+static void add_scaled_back(pb_ctx *c, pb_node *self)
+{
+    struct add_scaled *o = (struct add_scaled *)self;
+    const pb_selection *sel = c->sel;
+    size_t N = o->y->cols;
+    pb_count(c, 4.0 * (double)(o->y->rows * N), 0, 2, (double)(o->y->rows * N));
+    if (c->dry)
+        return;
+    PB_FOR(c, o->y->rows * N)
+    for (size_t i = 0; i < (o->u->d ? sel->n_rows : 0); i++) {
+        const pb_item *it = &sel->rows[i];
+        pb_view b;
+        if (pb_lookup(c, it->params, o->b, &b))
+            for (size_t r = it->row; r < it->row + it->n; r++)
+                c->k->mul_add(drow(o->u, r), drow(o->y, r), b.v, N);
+    }
+    PB_FOR(c, o->y->rows * N)
+    for (size_t col = 0; col < N; col += COLUMN_BLOCK)
+        for (size_t i = 0; i < sel->n_rows; i++) {
+            const pb_item *it = &sel->rows[i];
+            pb_view b;
+            if (pb_lookup(c, it->params, o->b, &b) && b.d)
+                for (size_t r = it->row; r < it->row + it->n; r++)
+                    c->k->mul_add(b.d + col, drow(o->y, r) + col, row(o->u, r) + col,
+                                  least(N - col, COLUMN_BLOCK));
+        }
+}
+
+static void add_scaled(pb_ctx *c, pb_mat *y, pb_mat *u, int b)
+{
+    const pb_selection *sel = c->sel;
+    size_t N = y->cols;
+    double bytes = 0;
+    (void)work_of(c, sel->rows, sel->n_rows, b, N, &bytes);
+    pb_count(c, 2.0 * (double)(y->rows * N), bytes, 1, (double)(y->rows * N));
+    if (u->d || pb_trained(c, b)) {
+        pb_want_grad(c, y);
+        struct add_scaled *o = pb_push(c, sizeof *o, add_scaled_back);
+        o->y = y;
+        o->u = u;
+        o->b = b;
+    }
+    if (c->dry)
+        return;
+    PB_FOR(c, y->rows * N)
+    for (size_t i = 0; i < sel->n_rows; i++) {
+        const pb_item *it = &sel->rows[i];
+        pb_view v;
+        if (pb_lookup(c, it->params, b, &v))
+            for (size_t r = it->row; r < it->row + it->n; r++)
+                c->k->mul_add(row(y, r), row(u, r), v.v, N);
+    }
+}
+
+void pb_scaled_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int d, int B, int b)
+{
+    size_t r = pb_most_rows(c, A);
+    if (!r)
+        return;
+    struct low_rank down = {.x = x, .A = A, .B = -1}, up = {.y = y, .A = -1, .B = B};
+    down.t = pb_new(c, x->rows, r, x->of, c->record && (x->d || pb_trained(c, A)));
+    low_rank_forward(c, &down);
+    up.t = pb_scale_by(c, down.t, d);
+    if (b >= 0)
+        up.y = zeros(c, y->rows, y->cols, y->of);
+    if (up.t->d || pb_trained(c, B))
+        pb_want_grad(c, up.y);
+    low_rank_forward(c, &up);
+    if (b >= 0)
+        add_scaled(c, y, up.y, b);
 }
 
 // ---------------------------------------------------------------- pooling
@@ -655,6 +834,112 @@ void pb_rational_gelu(real *a, real *b)
         b[j] = (real)gelu_b[j];
 }
 
+// ---------------------------------------------------------------- routing
+
+struct route {
+    pb_node node;
+    pb_mat *g, *z;
+};
+
+// dz_e = g_e (dg_e - sum_i g_i dg_i): nothing where a gate is zero.
+static void route_back(pb_ctx *c, pb_node *self)
+{
+    struct route *o = (struct route *)self;
+    size_t n = o->g->cols;
+    pb_count(c, 4.0 * (double)(o->g->rows * n), 0, 0, 0);
+    for (size_t i = 0; i < c->sel->n && !c->dry; i++) {
+        const real *g = row(o->g, c->sel->seg[i]), *dg = drow(o->g, c->sel->seg[i]);
+        real *dz = drow(o->z, c->sel->seg[i]), sum = 0;
+        for (size_t e = 0; e < n; e++)
+            sum += g[e] * dg[e];
+        for (size_t e = 0; e < n; e++)
+            dz[e] += g[e] * (dg[e] - sum);
+    }
+}
+
+void pb_route(pb_ctx *c, pb_mat *g, pb_mat *z, int first, size_t k)
+{
+    size_t n = g->cols;
+    pb_count(c, 8.0 * (double)(g->rows * n), 0, 0, 0);
+    if (z && z->d) {
+        pb_want_grad(c, g);
+        struct route *o = pb_push(c, sizeof *o, route_back);
+        o->g = g;
+        o->z = z;
+    }
+    for (size_t i = 0; i < c->sel->n && !c->dry; i++) {
+        const pb_item *it = &c->sel->segs[i];
+        real *to = row(g, it->row);
+        double sum = 0, top = 0;
+        size_t experts = 0;
+        pb_view w;
+        for (size_t e = 0; e < n; e++) {
+            to[e] = pb_lookup(c, it->params, first + (int)e, &w) ? 1 : 0;
+            experts += to[e] > 0;
+        }
+        if (experts < 2 || !z)
+            continue;
+        const real *from = row(z, it->row);
+        for (size_t j = 0; j < k && j < experts; j++) {
+            size_t best = n;
+            for (size_t e = 0; e < n; e++)
+                if (to[e] == 1 && (best == n || from[e] > from[best]))
+                    best = e;
+            to[best] = 2; // chosen
+            top = j ? top : (double)from[best];
+            sum += exp((double)from[best] - top);
+        }
+        for (size_t e = 0; e < n; e++)
+            to[e] = to[e] == 2 ? (real)(exp((double)from[e] - top) / sum) : 0;
+    }
+}
+
+struct gate {
+    pb_node node;
+    pb_mat *y, *t, *g;
+    size_t col;
+};
+
+static void gate_back(pb_ctx *c, pb_node *self)
+{
+    struct gate *o = (struct gate *)self;
+    pb_count(c, 4.0 * (double)(o->t->rows * o->t->cols), 0, 0, 0);
+    for (size_t i = 0; i < c->sel->n_rows && !c->dry; i++) {
+        const pb_item *it = &c->sel->rows[i];
+        real g = row(o->g, it->seg)[o->col];
+        for (size_t r = it->row; r < it->row + it->n; r++) {
+            if (o->t->d)
+                c->k->axpby(drow(o->t, r), g, drow(o->y, r), 1, o->t->cols);
+            if (o->g->d)
+                drow(o->g, it->seg)[o->col] += c->k->dot(drow(o->y, r), row(o->t, r), o->t->cols);
+        }
+    }
+}
+
+pb_mat *pb_gated(pb_ctx *c, pb_mat *t, pb_mat *g, size_t col)
+{
+    struct gate local = {.t = t, .g = g, .col = col};
+    bool grad = c->record && (t->d || g->d);
+    local.y = pb_new(c, t->rows, t->cols, t->of, grad);
+    pb_count(c, (double)(t->rows * t->cols), 0, 1, (double)(t->rows * t->cols));
+    if (grad) {
+        struct gate *o = pb_push(c, sizeof *o, gate_back);
+        local.node = o->node;
+        *o = local;
+    }
+    if (c->dry)
+        return local.y;
+    PB_FOR(c, t->rows * t->cols)
+    for (size_t i = 0; i < c->sel->n_rows; i++) {
+        const pb_item *it = &c->sel->rows[i];
+        real by = row(g, it->seg)[col];
+        for (size_t r = it->row; r < it->row + it->n; r++)
+            for (size_t k = 0; k < t->cols; k++)
+                row(local.y, r)[k] = by * row(t, r)[k];
+    }
+    return local.y;
+}
+
 // ---------------------------------------------------------------- copy
 
 struct copy {
@@ -745,14 +1030,6 @@ pb_mat *pb_dropout(pb_ctx *c, pb_mat *x, double p)
 }
 
 // ---------------------------------------------------------------- plain matrices
-
-static pb_mat *zeros(pb_ctx *c, size_t rows, size_t cols, pb_rows_of of)
-{
-    pb_mat *m = pb_new(c, rows, cols, of, false);
-    if (!c->dry)
-        memset(m->v, 0, rows * cols * sizeof(real));
-    return m;
-}
 
 pb_mat *pb_zeros(pb_ctx *c, size_t cols)
 {

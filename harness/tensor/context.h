@@ -112,7 +112,8 @@ struct pb_ctx {
     const pb_params *tenant; // set while a hook computes on one tenant's parameters alone
     int parts, part;         // inside a composition: of how many methods, and whose hook runs
     size_t layer;
-    pb_mat *state; // (S, n) of the current method and layer, or NULL
+    const struct pb_weight *linears; // of that layer, in the order of pb_linear_id
+    pb_mat *state;                   // (S, n) of the current method and layer, or NULL
     pb_component component;
     pb_counts counts[PB_COMPONENTS];
     pb_node *tape;

@@ -37,6 +37,10 @@ void pb_pack(const pb_weight *w, const real *rows, size_t row0, size_t n);
 // Rows row0..row0+n of W from its panels.
 void pb_unpack(real *rows, const pb_weight *w, size_t row0, size_t n);
 
+// Lengths of the rows of W + scale B A: n(out), with A(r,in), B(r,out), r >= 0.
+pb_err pb_row_norms(real *n, const pb_weight *w, const real *A, const real *B, size_t r,
+                    double scale, int threads);
+
 typedef struct pb_vector { // a trained or frozen vector of the backbone
     const real *v;
     real *d;

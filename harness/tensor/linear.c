@@ -8,6 +8,7 @@
 #include "tensor/layers.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -182,6 +183,54 @@ static size_t back_blocks(size_t R, size_t panels, int threads)
     while (n * panels % (size_t)threads && R / (n + 1) >= TURN_FEW)
         n++;
     return n;
+}
+
+// ||w + s b A||^2 = ||w||^2 + 2 s b (A w) + s^2 b (A A^T) b, row by row.
+pb_err pb_row_norms(real *n, const pb_weight *w, const real *A, const real *B, size_t r,
+                    double scale, int threads)
+{
+    const pb_kernels *k = pb_kernels_get();
+    size_t P = n_panels(w->out), in = w->in;
+    real *aw = malloc((P * r * PB_NR + 1) * sizeof *aw); // A W^T by panels, (r,NR) each
+    real *rows = malloc(P * in * sizeof *rows);          // one of W for each panel
+    double *aa = malloc((r * r + 1) * sizeof *aa);
+    pb_err err = PB_OK;
+    if (!aw || !rows || !aa)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for products of %zu rows", r));
+#pragma omp parallel for num_threads(threads)
+    for (size_t i = 0; i < r; i++)
+        for (size_t j = 0; j < r; j++) {
+            aa[i * r + j] = 0;
+            for (size_t l = 0; l < in; l++)
+                aa[i * r + j] += (double)A[i * in + l] * (double)A[j * in + l];
+        }
+#pragma omp parallel for num_threads(threads)
+    for (size_t p = 0; p < P; p++) {
+        real *t = aw + p * r * PB_NR, *x = rows + p * in;
+        if (r)
+            task(k, t, PB_NR, A, in, w, p, r);
+        for (size_t j = 0; j < part(w->out, p * PB_NR, PB_NR); j++) {
+            size_t o = p * PB_NR + j;
+            double square = 0, cross = 0, both = 0;
+            pb_unpack(x, w, o, 1);
+            for (size_t l = 0; l < in; l++)
+                square += (double)x[l] * (double)x[l];
+            for (size_t i = 0; i < r; i++) {
+                double b = (double)B[i * w->out + o], sum = 0;
+                for (size_t l = 0; l < r; l++)
+                    sum += aa[i * r + l] * (double)B[l * w->out + o];
+                cross += b * (double)t[i * PB_NR + j];
+                both += b * sum;
+            }
+            // Rows that cancel are not quite zero: rounding must not make them less.
+            n[o] = (real)sqrt(fmax(square + scale * (2 * cross + scale * both), 1e-30));
+        }
+    }
+done:
+    free(aw);
+    free(rows);
+    free(aa);
+    return err;
 }
 
 struct linear {

@@ -24,12 +24,18 @@ void pb_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int B);
 pb_mat *pb_down(pb_ctx *c, pb_mat *x, int A);
 // y(R,out) += scale * t(R,r) B(r,out)
 void pb_up(pb_ctx *c, pb_mat *y, pb_mat *t, int B);
+// y(R,out) += scale * b * ((d * (x(R,in) A(r,>=in)^T)) B(r,>=out)) with the tenant's vectors d(1,r)
+// and b(1,out); b may be -1: none. Of A and B the first columns are used.
+void pb_scaled_low_rank(pb_ctx *c, pb_mat *y, pb_mat *x, int A, int d, int B, int b);
 
 // y(R,n) * l, where row s of l(S,>=col0+n) belongs to segment s. `plus_one`: multiplies by 1 + l.
 // `response_only`: rows of the prompt stay as they are.
 pb_mat *pb_scale(pb_ctx *c, pb_mat *y, pb_mat *l, size_t col0, bool plus_one, bool response_only);
 // y(R,n) * the tenant's vector l(1,n)
 pb_mat *pb_scale_by(pb_ctx *c, pb_mat *y, int l);
+// b + (m / d) (y - b): y(R,n) without the bias b of the layer's linear, times the tenant's vector
+// m(1,n), over its vector d(1,n), which is frozen. Where m equals d, it is y exactly.
+pb_mat *pb_magnify(pb_ctx *c, pb_mat *y, int linear, int m, int d);
 // y(R,n) += scale * the tenant's vector b(1,n), with the scale of b's spec
 void pb_shift(pb_ctx *c, pb_mat *y, int b);
 // y(R,n) += l, where row s of l(S,n) belongs to segment s
@@ -47,6 +53,14 @@ pb_mat *pb_activate(pb_ctx *c, pb_mat *t, pb_act kind);
 pb_mat *pb_rational(pb_ctx *c, pb_mat *t, int a, int b);
 // Coefficients a(7), b(5) with which it is about GELU: where trained ones start. Outside a step.
 void pb_rational_gelu(real *a, real *b);
+
+// Gates of experts, one row per segment: g(S,n) becomes the softmax of the k largest of z(S,n), and
+// zero elsewhere. Experts are those e whose matrix `first` + e the tenant has; where there is but
+// one, its gate is 1 and z may be NULL. Source: Shazeer et al. 2017, arXiv 1701.06538, without
+// noise.
+void pb_route(pb_ctx *c, pb_mat *g, pb_mat *z, int first, size_t k);
+// t(R,n) times the number in column `col` of its segment's row of g(S,>col)
+pb_mat *pb_gated(pb_ctx *c, pb_mat *t, pb_mat *g, size_t col);
 
 // A copy, for edits that others who read x must not see.
 pb_mat *pb_copy(pb_ctx *c, pb_mat *x);

@@ -32,7 +32,7 @@ pb_spec *pb_layout_add(pb_layout *l, int layer, int id, const char *name, size_t
 pb_err pb_layout_finish(pb_layout *l, size_t layers)
 {
     l->layers = layers;
-    l->size = l->trainable = l->saved = l->ids = 0;
+    l->size = l->trainable = l->counted = l->saved = l->ids = 0;
     for (size_t i = 0; i < l->n; i++)
         if ((size_t)l->spec[i].id >= l->ids)
             l->ids = (size_t)l->spec[i].id + 1;
@@ -62,7 +62,7 @@ pb_err pb_layout_finish(pb_layout *l, size_t layers)
         s->offset = l->size;
         l->size += (count + line - 1) / line * line;
         if (!(s->flags & PB_FROZEN))
-            l->trainable += count;
+            l->trainable += count, l->counted += s->counted ? s->counted : count;
         if (!(s->flags & PB_UNSAVED))
             l->saved += count;
     }

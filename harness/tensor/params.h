@@ -25,7 +25,9 @@ enum {
     PB_TRANSPOSED = 2, // files hold the transpose of what is in memory
     PB_THETA = 4,      // updated by the second level of a bi-level method, see method.h
     PB_NO_DECAY = 8,   // no weight decay
-    PB_UNSAVED = 16    // derived, not written to files
+    PB_UNSAVED = 16,   // derived, not written to files
+    PB_VECTOR = 32,    // one row, which files hold as a vector
+    PB_CHOSEN = 64     // parts of it may be used by no sequence of a batch: experts, their router
 };
 
 typedef struct pb_spec {
@@ -39,6 +41,7 @@ typedef struct pb_spec {
     unsigned flags;
     double lr_scale; // learning rate relative to the run's
     double scale;    // factor of what pb_low_rank, pb_up and pb_shift add, when this is their B
+    size_t counted;  // trainable values that a budget counts, if fewer than all; else 0
     size_t offset;   // of its first value in the block
 } pb_spec;
 
@@ -49,6 +52,7 @@ typedef struct pb_layout {
     int *index;         // position in spec by (layer + 1) * ids + id, or -1
     size_t size;        // values in the block, with padding to 64-byte boundaries
     size_t trainable;   // trainable values, without padding
+    size_t counted;     // those that a budget counts
     size_t saved;       // values written to a file
 } pb_layout;
 

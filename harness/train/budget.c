@@ -41,7 +41,7 @@ pb_err pb_budget_count(const pb_method *m, const void *options, const pb_config 
         PB_GO(m->prepare(own, c));
     PB_GO(m->layout(&l, own, c));
     PB_GO(pb_layout_finish(&l, c->layers));
-    *count = l.trainable;
+    *count = l.counted;
 done:
     pb_layout_free(&l);
     free(own);

@@ -170,7 +170,7 @@ typedef struct trainer {
     bool bilevel;
     pb_step *st;
     feed f;
-    real *moments, *best; // (2 n), (n)
+    real *moments, *best; // (2 n), behind them the method's statistics; (n)
     pb_batches batches, outer_batches;
     size_t step, theta_steps, tokens, best_step, bad;
     double best_valid, first_loss, last_loss, seconds;
@@ -180,6 +180,11 @@ typedef struct trainer {
 static size_t block(const trainer *t)
 {
     return t->p->layout->size;
+}
+
+static size_t statistics(const trainer *t)
+{
+    return t->a ? t->a->method->statistics * block(t) : 0;
 }
 
 // Adds up the gradients of one step; returns the mean loss per response token.
@@ -226,6 +231,10 @@ static pb_err update(trainer *t, pb_train_point *p)
     const pb_train_options *o = t->o;
     size_t n = block(t);
     double loss = gradients(t, &t->batches, t->step, false);
+    const pb_method *method = t->a ? t->a->method : NULL;
+    pb_train_args args = {&t->m->config, t->m, t->step + 1, o->steps, t->moments + 2 * n};
+    if (method && method->gradient)
+        PB_TRY(method->gradient(t->p, &args));
     double norm = pb_grad_norm(t->p, false);
     if (!isfinite(loss))
         return diverged(t, "the loss", loss);
@@ -249,6 +258,8 @@ static pb_err update(trainer *t, pb_train_point *p)
         plain.weight_decay = 0;
         pb_adamw_step(t->p, t->moments, t->moments + n, &plain, t->bi.lr, ++t->theta_steps, true);
     }
+    if (method && method->updated)
+        PB_TRY(method->updated(t->p, &args));
     if (!t->a)
         pb_model_repack(t->m);
     t->step++;
@@ -266,6 +277,9 @@ static pb_err validate(trainer *t, double *loss)
     PB_TRY(pb_mean_loss(t->m, t->served, t->valid, loss));
     if (!isfinite(*loss))
         return diverged(t, "the validation loss", *loss);
+    const pb_method *m = t->a ? t->a->method : NULL;
+    if (m && m->settles && t->step < m->settles(t->a->options, t->o->steps))
+        return PB_OK; // not what will be left of it
     if (*loss < t->best_valid) {
         t->best_valid = *loss;
         t->best_step = t->step;
@@ -302,7 +316,7 @@ static void identify(trainer *t)
 
 static pb_err save(trainer *t)
 {
-    size_t n = block(t);
+    size_t n = block(t), kept = 2 * n + statistics(t);
     double counters[] = {(double)t->step,      (double)t->theta_steps, (double)t->tokens,
                          (double)t->best_step, (double)t->bad,         t->best_valid,
                          t->first_loss,        t->last_loss,           t->seconds};
@@ -312,7 +326,7 @@ static pb_err save(trainer *t)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%a ", counters[i]);
     pb_dtype dt = sizeof(real) == 8 ? PB_F64 : PB_F32;
     pb_tensor_out out[] = {{"values", dt, 1, {n}, t->p->v},
-                           {"moments", dt, 1, {2 * n}, t->moments},
+                           {"moments", dt, 1, {kept}, t->moments},
                            {"best", dt, 1, {n}, t->best}};
     const char *meta[] = {"pedrobench", "checkpoint", "identity", t->identity,
                           "counters",   text,         NULL};
@@ -325,7 +339,7 @@ static pb_err restore(trainer *t)
     pb_err err = PB_OK;
     pb_tensors *f = NULL;
     const pb_tensor *x;
-    size_t n = block(t);
+    size_t n = block(t), kept = 2 * n + statistics(t);
     double c[9];
     PB_GO(pb_tensors_open(&f, t->o->checkpoint));
     const char *id = pb_tensors_meta(f, "identity"), *text = pb_tensors_meta(f, "counters");
@@ -338,8 +352,8 @@ static pb_err restore(trainer *t)
         c[i] = strtod(end, &end);
     PB_GO(pb_tensors_need(f, "values", n, 0, &x));
     pb_tensor_read(x, 0, n, t->p->v);
-    PB_GO(pb_tensors_need(f, "moments", 2 * n, 0, &x));
-    pb_tensor_read(x, 0, 2 * n, t->moments);
+    PB_GO(pb_tensors_need(f, "moments", kept, 0, &x));
+    pb_tensor_read(x, 0, kept, t->moments);
     PB_GO(pb_tensors_need(f, "best", n, 0, &x));
     pb_tensor_read(x, 0, n, t->best);
     t->step = (size_t)c[0];
@@ -396,14 +410,16 @@ static pb_err set_up(trainer *t)
         segs = b->most > segs ? b->most : segs;
     }
     pb_step_limits limits = {.rows = rows, .segments = segs, .train = true};
-    t->moments = calloc(2 * n + 1, sizeof *t->moments);
+    t->moments = calloc(2 * n + statistics(t) + 1, sizeof *t->moments);
     t->best = malloc((n + 1) * sizeof *t->best);
     if (!t->moments || !t->best)
         return pb_fail(PB_MEMORY, NULL, "no memory for the optimizer of %zu parameters", n);
     memcpy(t->best, t->p->v, n * sizeof *t->best);
     PB_TRY(feed_new(&t->f, rows, segs));
-    if (t->a)
+    if (t->a) {
+        PB_TRY(pb_adapter_derive(t->a, t->m));
         PB_TRY(pb_adapter_folded(&t->served, t->a));
+    }
     PB_TRY(pb_step_new(&t->st, t->m, &t->a, t->a ? 1 : 0, &limits));
     t->best_valid = INFINITY;
     identify(t);

@@ -21,9 +21,9 @@ static const pb_segment segments[] = {
 };
 enum { S = 4, R = 105, X = 14, Y = 37, H = 4, KVH = 2, D = 10, KV = KVH * D, P = 35, V = 45 };
 
-enum { A, B, VEC, QUERY, RA, RB, N_IDS };
+enum { A, B, VEC, QUERY, RA, RB, DEN, FIVE, N_IDS };
 static const char *const weight[] = {"W0", "W1", "W2"};
-static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB"};
+static const char *const parameter[N_IDS] = {"A", "B", "VEC", "QUERY", "RA", "RB", "DEN", "FIVE"};
 
 static struct {
     pb_ctx c;
@@ -82,12 +82,13 @@ static int set_up(void **state)
     f.rng = pb_rng_make(1, PB_STREAM_TEST, 0);
     static const struct {
         size_t rows, cols;
-    } shape[N_IDS] = {
-        [A] = {5, X}, [B] = {5, Y}, [VEC] = {1, Y}, [QUERY] = {1, X}, [RA] = {1, 7}, [RB] = {1, 5}};
+    } shape[N_IDS] = {[A] = {5, X},  [B] = {5, Y},  [VEC] = {1, Y}, [QUERY] = {1, X},
+                      [RA] = {1, 7}, [RB] = {1, 5}, [DEN] = {1, Y}, [FIVE] = {1, 5}};
     for (int i = 0; i < N_IDS; i++)
         pb_layout_add(&f.layout, 0, i, "p", shape[i].rows, shape[i].cols, PB_INIT_ZERO, 0, 0);
     f.layout.spec[B].scale = -0.7;
     f.layout.spec[VEC].scale = 1.3;
+    f.layout.spec[DEN].flags = PB_FROZEN;
     if (pb_layout_finish(&f.layout, 1))
         return -1;
     f.params = (pb_params){&f.layout, NULL, numbers(f.layout.size, 0.5),
@@ -167,6 +168,7 @@ static pb_ctx *begin(void)
                    .n_rows = R,
                    .seg_params = f.seg_params,
                    .seg_shift = f.shift,
+                   .linears = f.w,
                    .all = &f.all,
                    .sel = &f.all};
     return &f.c;
@@ -495,6 +497,40 @@ static pb_mat *g_low_rank_frozen_input(pb_ctx *c)
     pb_low_rank(c, y, frozen(c, &f.x), A, B);
     return y;
 }
+static pb_mat *g_scaled_low_rank(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_scaled_low_rank(c, y, &f.x, A, FIVE, B, VEC);
+    return y;
+}
+static pb_mat *g_scaled_low_rank_inside(pb_ctx *c)
+{
+    pb_mat *y = own(c, &f.y);
+    pb_scaled_low_rank(c, y, &f.x, A, FIVE, B, -1);
+    return y;
+}
+// Narrower than A and B.
+static pb_mat *g_scaled_low_rank_cut(pb_ctx *c)
+{
+    pb_mat *y = own(c, pb_cols(c, &f.y, 3, 7));
+    pb_scaled_low_rank(c, y, pb_cols(c, &f.x, 1, 6), A, FIVE, B, RA);
+    return y;
+}
+// Five columns of which the first three are experts, the ids behind them being nobody's.
+static pb_mat *g_route(pb_ctx *c)
+{
+    pb_mat *g = pb_zeros(c, 5);
+    pb_route(c, g, pb_cols(c, &f.l, 0, 5), N_IDS - 3, 2);
+    return g;
+}
+static pb_mat *g_gate(pb_ctx *c)
+{
+    return pb_gated(c, &f.x, &f.l, 2);
+}
+static pb_mat *g_gate_alone(pb_ctx *c)
+{
+    return pb_gated(c, frozen(c, &f.x), &f.l, 2);
+}
 static pb_mat *g_down_up(pb_ctx *c)
 {
     pb_mat *y = own(c, &f.y), *t = pb_activate(c, pb_down(c, &f.x, A), PB_TANH);
@@ -536,6 +572,14 @@ static pb_mat *g_put_rows_only(pb_ctx *c)
     pb_mat *y = frozen(c, &f.y);
     pb_put_rows(c, y, R - S, pb_cols(c, &f.l, 1, Y), 0.4);
     return y;
+}
+static pb_mat *g_magnify(pb_ctx *c)
+{
+    return pb_magnify(c, &f.y, 0, VEC, DEN);
+}
+static pb_mat *g_magnify_frozen_input(pb_ctx *c)
+{
+    return pb_magnify(c, frozen(c, &f.y), 0, VEC, DEN);
 }
 static pb_mat *g_shift(pb_ctx *c)
 {
@@ -652,6 +696,12 @@ static const struct {
     {"attention, frozen prefix", g_prefix_frozen, " q k v"},
     {"low rank", g_low_rank, " x y A B"},
     {"low rank, frozen input", g_low_rank_frozen_input, " A B"},
+    {"scaled low rank", g_scaled_low_rank, " x y A B VEC FIVE"},
+    {"scaled low rank, inside alone", g_scaled_low_rank_inside, " x y A B FIVE"},
+    {"scaled low rank, first columns", g_scaled_low_rank_cut, " x y A B RA FIVE"},
+    {"route", g_route, " l"},
+    {"gate", g_gate, " x l"},
+    {"gate alone", g_gate_alone, " l"},
     {"down and up", g_down_up, " x y A B"},
     {"scale", g_scale, " y l"},
     {"scale, plus one", g_scale_plus, " y l"},
@@ -661,6 +711,8 @@ static const struct {
     {"scale by a tenant's vector", g_scale_by, " y VEC"},
     {"rows put in", g_put_rows, " y l"},
     {"rows put in, alone", g_put_rows_only, " l"},
+    {"magnify", g_magnify, " y VEC"},
+    {"magnify, frozen input", g_magnify_frozen_input, " VEC"},
     {"shift", g_shift, " y VEC"},
     {"row per segment added", g_add_each, " y l"},
     {"row per segment added, alone", g_add_each_only, " l"},
@@ -703,6 +755,42 @@ static void values(void **state)
                     want += f.layout.spec[B].scale * f.x.v[i * X + k] * a[r * X + k] * b[r * Y + j];
             assert_true(fabs(low->v[i * Y + j] - want) <= 1e-12 * (1 + fabs(want)));
         }
+    const double *vec = f.params.v + f.layout.spec[VEC].offset,
+                 *five = f.params.v + f.layout.spec[FIVE].offset,
+                 *seven = f.params.v + f.layout.spec[RA].offset;
+    pb_mat *whole = g_scaled_low_rank(begin());
+    for (size_t i = 0; i < R * Y; i++) {
+        double sum = 0;
+        for (size_t r = 0; r < 5; r++)
+            for (size_t k = 0; k < X; k++)
+                sum += f.x.v[i / Y * X + k] * a[r * X + k] * five[r] * b[r * Y + i % Y];
+        double want = f.y.v[i] + f.layout.spec[B].scale * vec[i % Y] * sum;
+        assert_true(fabs(whole->v[i] - want) <= 1e-12 * (1 + fabs(want)));
+    }
+    pb_mat *cut = g_scaled_low_rank_cut(begin());
+    for (size_t i = 0; i < R; i++)
+        for (size_t j = 0; j < 7; j++) {
+            double sum = 0;
+            for (size_t r = 0; r < 5; r++)
+                for (size_t k = 0; k < 6; k++)
+                    sum += f.x.v[i * X + 1 + k] * a[r * X + k] * five[r] * b[r * Y + j];
+            double want = f.y.v[i * Y + 3 + j] + f.layout.spec[B].scale * seven[j] * sum;
+            assert_true(fabs(cut->v[i * cut->ld + j] - want) <= 1e-12 * (1 + fabs(want)));
+        }
+    pb_mat *gates = g_route(begin());
+    for (size_t s = 0; s < S; s++) {
+        const double *z = f.l.v + s * (Y + 3), *g = gates->v + s * 5;
+        size_t worst = z[0] < z[1] ? z[0] < z[2] ? 0 : 2 : z[1] < z[2] ? 1 : 2;
+        double sum = exp(z[0]) + exp(z[1]) + exp(z[2]) - exp(z[worst]);
+        for (size_t e = 0; e < 5; e++)
+            assert_true(fabs(g[e] - (e < 3 && e != worst ? exp(z[e]) / sum : 0)) <= 1e-14);
+    }
+    pb_mat *gated = g_gate(begin());
+    for (size_t s = 0; s < S; s++)
+        for (size_t i = 0; i < segments[s].n_rows * X; i++) {
+            size_t at = segments[s].row0 * X + i;
+            assert_true(gated->v[at] == f.x.v[at] * f.l.v[s * (Y + 3) + 2]);
+        }
     pb_mat *scaled = g_scale_response(begin());
     for (size_t s = 0; s < S; s++)
         for (size_t i = 0; i < segments[s].n_rows; i++)
@@ -711,6 +799,13 @@ static void values(void **state)
                 double by = i < segments[s].n_prompt ? 1 : 1 + f.l.v[s * (Y + 3) + 2 + j];
                 assert_true(fabs(scaled->v[at] - f.y.v[at] * by) <= 1e-14 * fabs(f.y.v[at] * by));
             }
+    pb_mat *large = g_magnify(begin());
+    const double *m = f.params.v + f.layout.spec[VEC].offset,
+                 *d = f.params.v + f.layout.spec[DEN].offset;
+    for (size_t i = 0; i < R * Y; i++) {
+        double bias = f.w[0].bias[i % Y], want = bias + m[i % Y] / d[i % Y] * (f.y.v[i] - bias);
+        assert_true(fabs(large->v[i] - want) <= 1e-12 * (1 + fabs(want)));
+    }
     pb_mat *mean = g_pool_mean(begin());
     for (size_t s = 0; s < S; s++)
         for (size_t j = 0; j < X; j++) {
@@ -743,6 +838,36 @@ static void values(void **state)
             q += pb[j - 1] * pow(x, j);
         double want = p / (1 + fabs(q));
         assert_true(fabs(rational->v[i] - want) <= 1e-11 * (1 + fabs(want)));
+    }
+}
+
+// Lengths of the rows of W + s B A, made without that sum; W in double and in bfloat16.
+static void row_norms(void **state)
+{
+    (void)state;
+    const double *a = f.params.v + f.layout.spec[A].offset,
+                 *b = f.params.v + f.layout.spec[B].offset;
+    static uint32_t half[(V + PB_NR) * X];
+    pb_weight rounded = f.w[0];
+    double n[Y], back[Y * X];
+    rounded.kind = PB_PANEL_BF16;
+    rounded.panels = half;
+    pb_pack(&rounded, f.w[0].v, 0, Y); // cut off
+    pb_unpack(back, &rounded, 0, Y);
+    for (int way = 0; way < 4; way++) {
+        size_t r = way % 2 ? 5 : 0;
+        const double *w = way / 2 ? back : f.w[0].v;
+        assert_int_equal(pb_row_norms(n, way / 2 ? &rounded : &f.w[0], a, b, r, -0.7, 2), PB_OK);
+        for (size_t i = 0; i < Y; i++) {
+            double square = 0;
+            for (size_t k = 0; k < X; k++) {
+                double x = w[i * X + k];
+                for (size_t j = 0; j < r; j++)
+                    x -= 0.7 * b[j * Y + i] * a[j * X + k];
+                square += x * x;
+            }
+            assert_true(fabs(n[i] - sqrt(square)) <= 1e-12);
+        }
     }
 }
 
@@ -850,6 +975,21 @@ static double loss(double cap, const int32_t *target, const double *share, doubl
     return sum;
 }
 
+// The most likely token of a row.
+static int32_t likeliest(size_t r)
+{
+    double most = -INFINITY;
+    int32_t best = 0;
+    for (int32_t v = 0; v < V; v++) {
+        double sum = 0;
+        for (size_t k = 0; k < X; k++)
+            sum += f.x.v[r * X + k] * f.w[2].v[v * X + (int)k];
+        best = sum > most ? v : best;
+        most = fmax(sum, most);
+    }
+    return best;
+}
+
 static void loss_with(double cap)
 {
     int32_t target[R];
@@ -857,7 +997,7 @@ static void loss_with(double cap)
     uint8_t hits[R];
     size_t right = 0, n = 0;
     for (size_t r = 0; r < R; r++) {
-        target[r] = r % 9 == 4 ? -1 : (int32_t)pb_rng_below(&f.rng, V);
+        target[r] = r % 9 == 4 ? -1 : r % 9 == 5 ? likeliest(r) : (int32_t)pb_rng_below(&f.rng, V);
         share[r] = pb_rng_uniform(&f.rng) - 0.2;
         nll[r] = -1;
     }
@@ -978,7 +1118,7 @@ static void dropout_statistics(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[N_OPERATIONS + 8];
+    struct CMUnitTest tests[N_OPERATIONS + 9];
     for (size_t i = 0; i < N_OPERATIONS; i++)
         tests[i] = (struct CMUnitTest){.name = operations[i].name,
                                        .test_func = run_operation,
@@ -988,6 +1128,7 @@ int main(void)
         cmocka_unit_test(rope_values), cmocka_unit_test(row_values),
         cmocka_unit_test(lm_loss),     cmocka_unit_test(lm_loss_capped),
         cmocka_unit_test(logits),      cmocka_unit_test(dropout_statistics),
+        cmocka_unit_test(row_norms),
     };
     memcpy(tests + N_OPERATIONS, more, sizeof more);
     return cmocka_run_group_tests(tests, set_up, tear_down) ? 1 : 0;

@@ -117,6 +117,7 @@ class Adapter:
 
     def __init__(self, conf, p):
         self.conf, self.p, self.kind, self.used = conf, p, conf["peft_type"], set()
+        self.drawn, self.widest = None, (0, 0)
         if self.kind == "PEDRO":
             want = {"pooler": "last", "activation": "rational", "pool_site": "after",
                     "rope": "before", "prompt_scaled": True}
@@ -153,6 +154,21 @@ class Adapter:
             out.append(found[0] if found else self.conf[default])
         return out
 
+    def shared(self):
+        """VeRA's A and B: from the file, or drawn as PEFT draws them."""
+        names = ["base_model.vera_" + n for n in "AB"]
+        self.used.update(names)
+        if self.drawn is None and names[0] in self.p:
+            self.drawn = [self.p[n].detach() for n in names]
+        if self.drawn is None:
+            generator = torch.Generator().manual_seed(self.conf["projection_prng_key"])
+            self.drawn = []
+            for shape in ((self.conf["r"], self.widest[0]), (self.widest[1], self.conf["r"])):
+                bound = math.sqrt(3) * math.sqrt(2) / math.sqrt(shape[1])
+                m = torch.empty(shape, dtype=torch.float32)
+                self.drawn.append(m.uniform_(-bound, bound, generator=generator).double())
+        return self.drawn
+
     def is_feedforward(self, i, t):
         return self.named(self.conf["feedforward_modules"], i, t)
 
@@ -163,7 +179,26 @@ class Adapter:
             r, alpha = self.rank_alpha(i, t)
             assert len(A) == r, "rank of layer %d's %s" % (i, t)
             s = alpha / (math.sqrt(r) if self.conf.get("use_rslora") else r)
-            return f(x) + s * (x @ A.T @ B.T)
+            if not self.conf.get("use_dora"):
+                return f(x) + s * (x @ A.T @ B.T)
+            bias = f(torch.zeros(1, A.shape[1]))
+            V = (f(torch.eye(A.shape[1])) - bias).T + s * B @ A
+            m = self.get(i, LINEARS[t] + ".lora_magnitude_vector")
+            return bias + x @ V.T * (m / V.norm(dim=1).detach())
+        if self.kind == "ADALORA" and self.targets(i, t):
+            r, pattern = self.conf["init_r"], self.conf.get("rank_pattern") or {}
+            mask = pattern.get("model.layers.%d.%s.lora_E" % (i, LINEARS[t]), [True] * r)
+            if not any(mask):
+                return f(x)
+            A, B, E = (self.get(i, LINEARS[t] + ".lora_" + n) for n in "ABE")
+            assert len(A) == sum(mask), "rank of layer %d's %s" % (i, t)
+            s = (self.conf["lora_alpha"] or r) / (r + 1e-5)
+            return f(x) + s * (x @ (A * E).T @ B.T)
+        if self.kind == "VERA" and self.targets(i, t):
+            A, B = self.shared()
+            d, b = (self.get(i, LINEARS[t] + ".vera_lambda_" + n) for n in "db")
+            y = f(x)
+            return y + b * ((d * (x @ A[:, :x.shape[1]].T)) @ B[:y.shape[1]].T)
         if self.kind == "IA3" and self.targets(i, t):
             l = self.get(i, LINEARS[t] + ".ia3_l").reshape(1, -1)
             return f(x * l) if self.is_feedforward(i, t) else f(x) * l
@@ -213,6 +248,12 @@ class Adapter:
         z = (sum(a[0, j] * z ** j for j in range(7))
              / (1 + sum(b[0, j] * z ** (j + 1) for j in range(5)).abs()))
         return (up @ z).reshape(2, -1, c.kv_heads, c.D)
+
+    def start(self, c):
+        """Before the first layer."""
+        if self.kind == "VERA":
+            mine = [t for t in LINEARS for i in range(c.num_hidden_layers) if self.targets(i, t)]
+            self.widest = max(c.inp[t] for t in mine), max(c.out[t] for t in mine)
 
     def start_layer(self, c, i, h):
         """PEDRO makes its vectors from the last row of h, the prompt's normed rows:
@@ -283,6 +324,7 @@ class Model:
         x = torch.cat([ad.virtual_tokens(c), embed[tokens]])
         x = x * (math.sqrt(c.hidden_size) if c.NORM_OFFSET else 1)
         T = len(x)
+        ad.start(c)
         for i in range(c.num_hidden_layers):
             layer = "layers.%d." % i
 
@@ -326,6 +368,8 @@ class Model:
 def gradients(model, tokens, n_prompt, adapter=None):
     """(loss, {name: array}): of the adapter, or of the whole model when there is none."""
     wanted = adapter.p if adapter else model.w
+    wanted = {k: t for k, t in wanted.items() if not k.startswith("base_model.vera_")  # frozen
+              and t.numel()}
     for t in wanted.values():
         t.requires_grad_()
         t.grad = None

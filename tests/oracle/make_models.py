@@ -77,10 +77,25 @@ ADAPTERS = {
     "pedro": dict(peft_type="PEDRO", targets=["q", "v", "up"], r=4, pooler="last",
                   activation="rational", pool_site="after", rope="before", prompt_scaled=True),
 }
-# More of them, for test_adapters.py.
+# More of them, for test_adapters.py and test_autograd.py.
 FURTHER = {
+    "dora": dict(peft_type="LORA", r=4, lora_alpha=8, use_dora=True,
+                 target_modules=["q_proj", "v_proj", "down_proj"]),
+    "dora-all": dict(peft_type="LORA", r=3, lora_alpha=1, use_dora=True, use_rslora=True,
+                     target_modules="all-linear", rank_pattern={"layers.1.mlp.up_proj": 2}),
     "lora-exclude": dict(peft_type="LORA", r=3, lora_alpha=6, target_modules="all-linear",
                          exclude_modules=["k_proj", "mlp.down_proj"]),
+    "adalora": dict(peft_type="ADALORA", init_r=6, target_r=4, lora_alpha=3,
+                    target_modules="all-linear"),
+    "adalora-pruned": dict(
+        peft_type="ADALORA", init_r=4, target_r=2, lora_alpha=8,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+        rank_pattern={"model.layers.0.self_attn.q_proj.lora_E": [True, False, True, False],
+                      "model.layers.1.mlp.down_proj.lora_E": [False] * 4,
+                      "model.layers.2.self_attn.v_proj.lora_E": [False, True, True, True]}),
+    "vera": dict(peft_type="VERA", r=6, target_modules=["q_proj", "v_proj", "down_proj"]),
+    "vera-seed": dict(peft_type="VERA", r=9, target_modules="all-linear", save_projection=False,
+                      projection_prng_key=123),
     "ia3-inputs": dict(peft_type="IA3", target_modules=ALL,
                        feedforward_modules=["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]),
     "iapt": dict(peft_type="IAPT", r=5, num_virtual_tokens=4, pooler="attention",
@@ -105,6 +120,17 @@ _LAYOUT = {
                  loftq_config={}, lora_bias=False, lora_dropout=0.05, megatron_config=None,
                  megatron_core="megatron.core", modules_to_save=None, rank_pattern={},
                  trainable_token_indices=None, use_dora=False, use_rslora=False),
+    "ADALORA": dict(alpha_pattern={}, beta1=0.85, beta2=0.85, bias="none", corda_config=None,
+                    deltaT=1, eva_config=None, exclude_modules=None, fan_in_fan_out=False,
+                    init_lora_weights=True, layer_replication=None, layers_pattern=None,
+                    layers_to_transform=None, loftq_config={}, lora_bias=False, lora_dropout=0.0,
+                    megatron_config=None, megatron_core="megatron.core", modules_to_save=None,
+                    orth_reg_weight=0.5, r=8, rank_pattern=None, tfinal=200, tinit=100,
+                    total_step=1000, trainable_token_indices=None, use_dora=False,
+                    use_rslora=False),
+    "VERA": dict(bias="none", d_initial=0.1, fan_in_fan_out=False, init_weights=True,
+                 layers_pattern=None, layers_to_transform=None, modules_to_save=None,
+                 projection_prng_key=0, save_projection=True, vera_dropout=0.0),
     "IA3": dict(exclude_modules=None, fan_in_fan_out=False, init_ia3_weights=True,
                 modules_to_save=None),
     "PREFIX_TUNING": dict(encoder_hidden_size=None, num_transformer_submodules=1,
@@ -195,19 +221,34 @@ def make_adapter(folder, model, name, seed=2):
     conf = ADAPTERS.get(name) or FURTHER[name]
     kind = conf["peft_type"]
     conf = {**_COMMON, **_LAYOUT[kind], **conf}
-    ad = arch.Adapter(conf, w)
+    ad, wide_in, wide_out = arch.Adapter(conf, w), 0, 0
     for i in range(c.num_hidden_layers):
         layer = "base_model.model.model.layers.%d." % i
         for t, linear in ref.LINEARS.items():
-            if kind not in ("LORA", "IA3", "BITFIT") or not ad.targets(i, t):
+            if kind not in ("LORA", "IA3", "VERA", "ADALORA", "BITFIT") or not ad.targets(i, t):
                 continue
             key = layer + linear
             if kind == "BITFIT":
                 w[key + ".bitfit_b"] = rounded(rng, (1, c.out[t]), 0, 0.3)
-            elif kind == "LORA":
+                continue
+            if kind == "ADALORA":
+                name = "model.layers.%d.%s.lora_E" % (i, linear)
+                r = sum((conf["rank_pattern"] or {}).get(name, [True] * conf["init_r"]))
+                w[key + ".lora_A"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
+                w[key + ".lora_E"] = rounded(rng, (r, 1), 0, 0.7)
+                w[key + ".lora_B"] = rounded(rng, (c.out[t], r), 0, 0.3)
+                continue
+            if kind == "VERA":
+                w[key + ".vera_lambda_d"] = rounded(rng, (conf["r"],), 0.1, 0.3)
+                w[key + ".vera_lambda_b"] = rounded(rng, (c.out[t],), 0, 0.4)
+                wide_in, wide_out = max(wide_in, c.inp[t]), max(wide_out, c.out[t])
+                continue
+            if kind == "LORA":
                 r, _ = ad.rank_alpha(i, t)
                 w[key + ".lora_A.weight"] = rounded(rng, (r, c.inp[t]), 0, c.inp[t] ** -0.5)
                 w[key + ".lora_B.weight"] = rounded(rng, (c.out[t], r), 0, 0.2)
+                if conf["use_dora"]:
+                    w[key + ".lora_magnitude_vector"] = rounded(rng, (c.out[t],), 1, 0.2)
             else:
                 inside = ad.is_feedforward(i, t)
                 shape = (1, c.inp[t]) if inside else (c.out[t], 1)
@@ -238,6 +279,9 @@ def make_adapter(folder, model, name, seed=2):
         n = 2 * conf["num_virtual_tokens"] * c.kv_heads * c.D
         w["iapt.down.weight"] = rounded(rng, (conf["r"], c.hidden_size), 0, c.hidden_size ** -0.5)
         w["iapt.up.weight"] = rounded(rng, (n, conf["r"]), 0, 0.6)
+    if kind == "VERA" and conf["save_projection"]:
+        w["base_model.vera_A"] = rounded(rng, (conf["r"], wide_in), 0, 0.3)
+        w["base_model.vera_B"] = rounded(rng, (wide_out, conf["r"]), 0, 0.5)
     if kind == "PREFIX_TUNING":
         P, kv = conf["num_virtual_tokens"], c.kv_heads * c.D
         conf.update(token_dim=kv, num_layers=c.num_hidden_layers, num_attention_heads=c.kv_heads)

@@ -17,7 +17,8 @@ import make_models as mm
 
 TOLERANCE = 1e-4  # float sums of thousands of products: measured, 1.2e-5 at most
 MODELS = ["llama-linear", "mistral-short", "qwen3", "gemma", "gemma2", "gemma2-short"]
-ADAPTERS = ["lora", "lora-all", "lora-patterns", "ia3-all", "prefix", "pedro"]
+ADAPTERS = ["lora", "lora-all", "lora-patterns", "ia3-all", "prefix", "pedro", "dora", "dora-all", "vera",
+            "vera-seed", "adalora", "adalora-pruned"]
 
 
 def compare(family, label, folder, adapter, tokens, n_prompt):

@@ -28,7 +28,7 @@ static int set_up(void **state)
     OK(pb_model_open(&model, PB_SOURCE_DIR "/paper/backbone-bytes", &(pb_model_args){0}));
     OK(pb_options_new(&options, m));
     OK(pb_adapter_new(&adapter, m, options, &model->config, false));
-    OK(pb_adapter_init(adapter, 1, 0, NULL, NULL, NULL));
+    OK(pb_adapter_init(adapter, model, 1, 0, NULL, NULL, NULL));
     for (size_t k = 0; k < adapter->layout.n; k++) {
         const pb_spec *s = &adapter->layout.spec[k];
         pb_rng r = pb_rng_make(50, PB_STREAM_TEST, (uint32_t)k);

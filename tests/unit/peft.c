@@ -36,7 +36,7 @@ static pb_adapter *make(const char *method, const pb_config *c, const char *opti
         OK(pb_options_set(m, o, w, value));
     }
     OK(pb_adapter_new(&a, m, o, c, false));
-    OK(pb_adapter_init(a, 1, 0, NULL, NULL, NULL));
+    OK(pb_adapter_init(a, NULL, 1, 0, NULL, NULL, NULL));
     free(o);
     return a;
 }
@@ -75,6 +75,88 @@ static void published(void **state)
     }
 }
 
+// A variant has its own defaults, and its folders are those of the method it is a variant of.
+static void variants(void **state)
+{
+    char folder[400];
+    (void)state;
+    pb_adapter *a = make("loraplus", &pb_tinies[0].config, ""), *b;
+    for (size_t i = 0; i < a->layout.n; i++) {
+        const pb_spec *s = &a->layout.spec[i];
+        assert_true(s->lr_scale == (strstr(s->name, "lora_B") ? 16 : 1));
+    }
+    save(a, folder);
+    OK(pb_adapter_load(&b, folder, &pb_tinies[0].config, NULL));
+    assert_string_equal(b->method->name, "lora");
+    pb_adapter_free(a);
+    pb_adapter_free(b);
+}
+
+// Methods of one type are told apart by a key, which comes back.
+static void told_apart(void **state)
+{
+    static const char *const names[] = {"lora", "dora"};
+    char folder[400];
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        pb_adapter *a = make(names[i], &pb_tinies[0].config, "targets=q"), *b;
+        save(a, folder);
+        OK(pb_adapter_load(&b, folder, &pb_tinies[0].config, NULL));
+        assert_string_equal(b->method->name, names[i]);
+        pb_adapter_free(a);
+        pb_adapter_free(b);
+    }
+}
+
+// What AdaLoRA pruned is not in its files: fewer rows, or no matrix at all, and the same function.
+static void pruned(void **state)
+{
+    static const int left[] = {3, 0, 5, 1}; // of rank 5: q and v of the two layers
+    const pb_config *c = &pb_tinies[0].config;
+    char folder[400], path[440];
+    json_t *j;
+    (void)state;
+    pb_adapter *a = make("adalora", c, "targets=q,v init_r=5 target_r=2"), *b;
+    pb_rng r = pb_rng_make(4, PB_STREAM_TEST, 0);
+    for (size_t i = 0, n = 0; i < a->layout.n; i++) {
+        const pb_spec *s = &a->layout.spec[i];
+        real *v = a->params.v + s->offset;
+        fill(v, s->rows * s->cols, 0, 1, &r);
+        for (int k = 0; strstr(s->name, "lora_E") && k < 5; k++)
+            v[(2 * k + (int)n) % 5] *= k < left[n];
+        n += strstr(s->name, "lora_E") != NULL;
+    }
+    save(a, folder);
+    OK(pb_adapter_load(&b, folder, c, NULL));
+    assert_int_equal(b->layout.n, 3 * 3);
+    for (size_t i = 0; i < 4; i++) {
+        size_t layer = i / 2;
+        pb_linear_id l = i % 2 ? PB_LIN_V : PB_LIN_Q;
+        size_t out = pb_linear_out(c, l), in = pb_linear_in(c, l);
+        real *w[2] = {calloc(out * in, sizeof(real)), calloc(out * in, sizeof(real))};
+        for (int k = 0; k < 2; k++)
+            OK(a->method->merge(&(k ? b : a)->params,
+                                &(pb_merge_args){c, layer, l, w[k], NULL, out, in}));
+        for (size_t k = 0; k < out * in; k++)
+            assert_true(fabs((double)w[0][k] - (double)w[1][k]) <= 1e-5 * fabs((double)w[0][k]));
+        free(w[0]), free(w[1]);
+    }
+    for (size_t i = 0, n = 0; i < b->layout.n; i++, n += i % 3 == 0) {
+        n += left[n] == 0;
+        const pb_spec *x = &b->layout.spec[i];
+        assert_int_equal(strstr(x->name, "lora_E") ? x->cols : x->rows, left[n]);
+    }
+    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+    OK(pb_json_load(&j, path));
+    const json_t *pattern = json_object_get(j, "rank_pattern");
+    assert_int_equal(json_object_size(pattern), 4);
+    const json_t *mask = json_object_get(pattern, "model.layers.0.self_attn.v_proj.lora_E");
+    assert_int_equal(json_array_size(mask), 5);
+    json_decref(j);
+    pb_adapter_free(a);
+    pb_adapter_free(b);
+}
+
 // ---------------------------------------------------------------- reading configurations
 
 static const pb_config *const base = &pb_tinies[0].config; // 2 layers
@@ -84,7 +166,8 @@ static const pb_config *const base = &pb_tinies[0].config; // 2 layers
 #define IA3                                                                                        \
     "\"peft_type\":\"IA3\",\"target_modules\":[\"k_proj\",\"down_proj\"],"                         \
     "\"feedforward_modules\":[\"down_proj\"]"
-#define PREFIX "\"peft_type\":\"PREFIX_TUNING\",\"num_virtual_tokens\":3"
+#define ADALORA "\"peft_type\":\"ADALORA\",\"init_r\":9,\"lora_alpha\":8"
+#define PREFIX  "\"peft_type\":\"PREFIX_TUNING\",\"num_virtual_tokens\":3"
 
 static pb_err read_text(const char *text, const char *sha256, const pb_method **m, void **options)
 {
@@ -145,6 +228,9 @@ static void selected(void **state)
         {"{" PREFIX ",\"token_dim\":12,\"num_layers\":2,\"num_attention_heads\":2}", "length", "3"},
         {"{" PREFIX ",\"prefix_projection\":true,\"encoder_hidden_size\":77}", "mlp", "0"},
         {"{" PREFIX ",\"pedrobench\":{\"options\":{\"init\":\"zero\"}}}", "init", "zero"},
+        {"{" ADALORA "," QV ",\"rank_pattern\":{\"model.layers.1.self_attn.v_proj.lora_E\":"
+         "[true,false,true],\"model.layers.0.self_attn.v_proj.lora_E\":[false,false,false]}}",
+         "ranks", "v@0:0,v@1:2"},
         {"{" LORA "," QV ",\"lora_dropout\":0.25,\"pedrobench\":{\"options\":{\"alpha\":1}}}",
          "alpha", "8"},
     };
@@ -175,7 +261,8 @@ static void refused(void **state)
     } cases[] = {
         {"[]", "JSON object"},
         {"{}", "\"peft_type\" is missing"},
-        {"{\"peft_type\":\"ADALORA\"}", "\"ADALORA\""},
+        {"{\"peft_type\":\"BOFT\"}", "\"BOFT\""},
+        {"{\"peft_type\":\"ADALORA\"}", "\"init_r\" is missing"},
         {"{\"peft_type\":\"FULL\"}", "\"FULL\""},
         {"{\"peft_type\":\"LORA\",\"lora_alpha\":8," QV "}", "\"r\" is missing"},
         {"{\"peft_type\":\"LORA\",\"r\":8," QV "}", "\"lora_alpha\" is missing"},
@@ -198,7 +285,7 @@ static void refused(void **state)
         {"{" LORA "," QV ",\"rank_pattern\":{\"q_proj\":\"2\"}}", "\"rank_pattern\""},
         {"{" LORA "," QV ",\"rank_pattern\":[2]}", "\"rank_pattern\" must be an object"},
         {"{" LORA "," QV ",\"alpha_pattern\":{\"[\":2}}", "no regular expression"},
-        {"{" LORA "," QV ",\"use_dora\":true}", "\"use_dora\" is true"},
+        {"{" LORA "," QV ",\"use_dora\":1}", "\"use_dora\" is 1"},
         {"{" LORA "," QV ",\"lora_bias\":true}", "\"lora_bias\" is true"},
         {"{" LORA "," QV ",\"bias\":\"all\"}", "\"bias\" is \"all\""},
         {"{" LORA "," QV ",\"fan_in_fan_out\":true}", "\"fan_in_fan_out\""},
@@ -216,6 +303,7 @@ static void refused(void **state)
         {"{\"peft_type\":\"LORA\",\"r\":1.5,\"lora_alpha\":8," QV "}", "\"r\" must be an integer"},
         {"{\"peft_type\":\"IA3\",\"target_modules\":[\"k_proj\"]}",
          "\"feedforward_modules\" is missing"},
+        {"{" ADALORA "," QV ",\"rank_pattern\":{\"v_proj.lora_E\":3}}", "\"rank_pattern\""},
         {"{" PREFIX ",\"token_dim\":24}", "\"token_dim\" is 24"},
         {"{" PREFIX ",\"num_layers\":3}", "\"num_layers\" is 3"},
         {"{" PREFIX ",\"num_transformer_submodules\":2}", "\"num_transformer_submodules\""},
@@ -393,7 +481,8 @@ static void lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published), cmocka_unit_test(selected), cmocka_unit_test(refused),
+        cmocka_unit_test(published), cmocka_unit_test(variants), cmocka_unit_test(told_apart),
+        cmocka_unit_test(pruned),    cmocka_unit_test(selected), cmocka_unit_test(refused),
         cmocka_unit_test(weights),   cmocka_unit_test(pickle),   cmocka_unit_test(identity),
         cmocka_unit_test(lists),
     };

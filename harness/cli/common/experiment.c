@@ -474,7 +474,7 @@ static pb_err make_adapter(experiment *e, const pb_seqs *train)
         PB_GO(pb_adapter_new(&e->a, m, e->opts, &e->m->config, true));
         if (n_text)
             PB_GO(start_text(e, train, n_text, &x, &k, &v));
-        PB_GO(pb_adapter_init(e->a, (uint64_t)e->seed, n_text, x, k, v));
+        PB_GO(pb_adapter_init(e->a, e->m, (uint64_t)e->seed, n_text, x, k, v));
     }
     pb_adapter_made_for(e->a, e->model, e->m->sha256);
     PB_GO(pb_adapter_folded(&e->served, e->a));
