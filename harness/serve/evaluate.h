@@ -23,7 +23,7 @@ typedef struct pb_eval_result {
     double score, loss; // of the headline; mean nats per response token
     double *likelihood; // (n, PB_LIKELIHOOD_STATS): what several scores share
     char **output;      // (n) generated texts; NULL without
-    size_t truncated;   // prompts cut on the left to fit the context
+    size_t truncated;   // examples cut to fit the context: see tasks/README.md
 } pb_eval_result;
 
 typedef struct pb_eval_options {

@@ -74,17 +74,20 @@ static pb_err add_encoded(pb_seqs *s, const int32_t *ids, const size_t *end, siz
     for (size_t k = 0; k < n; k++)
         longest = end[k + 1] - end[k] > longest ? end[k + 1] - end[k] : longest;
     if (keep + longest > limit) {
+        if (n == 1 && longest + 1 + bos > limit)
+            longest = limit - limit / 4;
         keep = longest < limit ? limit - longest : 0;
         if (keep < 1u + bos)
             return pb_fail(PB_INPUT, "use a backbone with a longer context",
                            "a response of %zu tokens does not fit into %zu", longest, limit);
+        keep = keep < end[0] ? keep : end[0];
         s->cut++;
     }
     for (size_t k = 0; k < n; k++) {
         size_t first = s->n_tokens;
         for (size_t i = 0; i < keep; i++)
             PB_TRY(push_token(s, bos && !i ? ids[0] : ids[end[0] - keep + i]));
-        for (size_t i = end[k]; i < end[k + 1]; i++)
+        for (size_t i = end[k]; i < end[k + 1] && i - end[k] < longest; i++)
             PB_TRY(push_token(s, ids[i]));
         PB_TRY(push_seq(s, first, keep));
     }

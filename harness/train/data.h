@@ -18,7 +18,7 @@ typedef struct pb_seqs {
     size_t n, cap;
     size_t longest;      // tokens of the longest
     size_t dropped;      // left out because they did not fit
-    size_t cut;          // prompts that lost their beginning to fit
+    size_t cut;          // examples that lost a part to fit
     size_t longest_byte; // bytes of the longest response, for decoding limits
 } pb_seqs;
 

@@ -29,6 +29,8 @@ typedef struct described {
     json_t *j;
     char own[MAX_PATH], sha256[PB_HASH_LEN];
     bool group, drop_shared, skip[N_SKIPS];
+    const char *out_field, *out_why; // rows that are left out: a field, and what is wrong with it
+    pcre2_code *out_pattern;
 } described;
 
 // How a row of one file becomes an example. Keys of a split stand before those of the whole.
@@ -258,8 +260,28 @@ typedef struct loading {
     pb_split split;
     pb_dataset *all; // every example, before any is dropped
     pcre2_code *pattern;
-    size_t skipped[PB_N_SPLITS][N_SKIPS], dropped[PB_N_SPLITS], merged[PB_N_SPLITS];
+    size_t skipped[PB_N_SPLITS][N_SKIPS], left_out[PB_N_SPLITS];
+    size_t dropped[PB_N_SPLITS], merged[PB_N_SPLITS];
 } loading;
+
+static pb_err is_left_out(bool *out, const described *d, const json_t *row)
+{
+    *out = false;
+    if (!d->out_pattern)
+        return PB_OK;
+    values v = look_up(row, d->out_field, 0);
+    if (!json_is_string(v.found))
+        return v.found ? pb_fail(PB_INPUT, NULL, "\"%s\" is not a text", d->out_field)
+                       : no_field(d->out_field, row);
+    pcre2_match_data *m = pcre2_match_data_create_from_pattern(d->out_pattern, NULL);
+    if (!m)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a match");
+    const char *s = json_string_value(v.found);
+    *out =
+        pcre2_match(d->out_pattern, (PCRE2_SPTR)s, strlen(s), 0, PCRE2_NO_UTF_CHECK, m, NULL) > 0;
+    pcre2_match_data_free(m);
+    return PB_OK;
+}
 
 static pb_err take_apart(const loading *l, json_t *row)
 {
@@ -464,22 +486,25 @@ static pb_err on_row(void *self, json_t *row)
     texts response = {0};
     char *prompt = NULL;
     lack no = {0};
-    bool mine, generate = l->d->task.kind == PB_GENERATE;
+    bool mine, out, generate = l->d->task.kind == PB_GENERATE;
     pb_err err = PB_OK;
-    if (r->pattern)
+    PB_TRY(is_left_out(&out, l->d, row));
+    if (r->pattern && !out)
         PB_TRY(take_apart(l, row));
-    if (generate)
+    if (generate && !out)
         PB_GO(expand(&response, json_string_value(r->response), row, &no));
     if (*no.name && no.missing && !l->d->skip[EMPTY_RESPONSE])
         PB_GO(no_field(no.name, row));
     // Such a row may lack fields of the prompt too, which do not matter then.
-    if (!*no.name || !takes_all(r)) {
+    if ((!*no.name && !out) || !takes_all(r)) {
         PB_GO(make_prompt(&prompt, r, row));
         PB_GO(in_share(&mine, r, prompt, row));
         if (!mine)
             goto done;
     }
-    if (*no.name)
+    if (out)
+        l->left_out[l->split]++;
+    else if (*no.name)
         err = skip_or_fail(l, EMPTY_RESPONSE,
                            pb_fail(PB_INPUT, "leave such rows out: \"skip\": [\"empty response\"]",
                                    "the field \"%s\" of the response is empty", no.name));
@@ -506,8 +531,7 @@ static pb_err compile(pcre2_code **out, const char *pattern)
     if (*out)
         return PB_OK;
     pcre2_get_error_message(code, says, sizeof says);
-    return pb_fail(PB_INPUT, NULL, "the pattern of \"extract\", at character %zu: %s", (size_t)at,
-                   (char *)says);
+    return pb_fail(PB_INPUT, NULL, "a pattern, at character %zu: %s", (size_t)at, (char *)says);
 }
 
 static pb_err read_file(loading *l, const char *path)
@@ -734,13 +758,27 @@ static pb_err read_skip(described *d)
     return PB_OK;
 }
 
+static pb_err read_leave_out(described *d)
+{
+    static const char *const known[] = {"field", "pattern", "why", NULL};
+    const json_t *v = json_object_get(d->j, "leave_out");
+    const char *pattern;
+    if (!v)
+        return PB_OK;
+    PB_TRY(pb_json_only(v, known, "\"leave_out\""));
+    PB_TRY(pb_json_str(v, "field", &d->out_field));
+    PB_TRY(pb_json_str(v, "pattern", &pattern));
+    PB_TRY(pb_json_str(v, "why", &d->out_why));
+    return compile(&d->out_pattern, pattern);
+}
+
 static pb_err read_description(described *d)
 {
     static const char *const known[] = {
-        "doc",        "source",   "licence", "version", "note",     "content", "kind",
-        "metric",     "max_new",  "folder",  "rows",    "format",   "columns", "extract",
-        "prompt",     "response", "label",   "labels",  "split_by", "group",   "drop_shared",
-        "candidates", "skip",     "train",   "valid",   "test",     NULL};
+        "doc",        "source",   "licence", "version", "note",     "content",   "kind",
+        "metric",     "max_new",  "folder",  "rows",    "format",   "columns",   "extract",
+        "prompt",     "response", "label",   "labels",  "split_by", "group",     "drop_shared",
+        "candidates", "skip",     "train",   "valid",   "test",     "leave_out", NULL};
     int64_t max_new = 0;
     size_t files = 0;
     recipe r;
@@ -757,6 +795,7 @@ static pb_err read_description(described *d)
     PB_TRY(pb_json_opt_bool(d->j, "drop_shared", &d->drop_shared));
     PB_TRY(read_kind(d));
     PB_TRY(read_skip(d));
+    PB_TRY(read_leave_out(d));
     d->task.max_new = (size_t)max_new;
     d->task.needs_data = d->task.folder != NULL;
     if (d->group && d->task.kind == PB_RANK)
@@ -872,6 +911,9 @@ static pb_err add_notes(pb_dataset *out, const loading *l)
             if (l->skipped[s][k])
                 PB_TRY(pb_dataset_note(out, "%s: %zu rows left out: %s", split_names[s],
                                        l->skipped[s][k], skip_names[k]));
+        if (l->left_out[s])
+            PB_TRY(pb_dataset_note(out, "%s: %zu rows left out: %s", split_names[s], l->left_out[s],
+                                   l->d->out_why));
         if (l->dropped[s])
             PB_TRY(pb_dataset_note(out, "%s: %zu rows left out: their prompt is in %s",
                                    split_names[s], l->dropped[s],
@@ -982,6 +1024,7 @@ void pb_describe_free(pb_task *t)
     described *d = (described *)t;
     if (!d)
         return;
+    pcre2_code_free(d->out_pattern);
     json_decref(d->j);
     free((char *)d->task.name);
     free(d);

@@ -106,7 +106,8 @@ static inline size_t seed_description(uint8_t *out, size_t cap, int variant)
         {"x\t1\ny\t2\nx\t3\nz\t2.5\n",
          SEED_HEAD "\"generate\",\"metric\":\"bleu\",\"columns\":[\"q\",\"a\"],\"folder\":\".\","
                    "\"train\":\"a.tsv\",\"test\":[\"a.tsv\",{\"file\":\"a.tsv\",\"prompt\":\"p\"}],"
-                   "\"group\":true,\"drop_shared\":true,\"prompt\":\"{q}\",\"response\":\"{a}\"}"}};
+                   "\"group\":true,\"drop_shared\":true,\"leave_out\":{\"field\":\"q\",\"pattern\":"
+                   "\"^z\",\"why\":\"w\"},\"prompt\":\"{q}\",\"response\":\"{a}\"}"}};
 #undef SEED_HEAD
     const char *rows = texts[variant % 4][0], *text = texts[variant % 4][1];
     size_t at = 0;

@@ -229,6 +229,18 @@ static void cut(void **state)
     assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 5), PB_INPUT);
     assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", both, 2, 3), PB_INPUT);
     assert_int_equal(s.n, n + 2);
+    // A single response is cut when it leaves no room, to three quarters; EOS is gone then.
+    const char *const alone = "stuvwxyz";
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", &alone, 1, 11), PB_OK);
+    assert_int_equal(s.seq[s.n - 1].n_prompt, 2);
+    assert_int_equal(s.seq[s.n - 1].n, 11);
+    assert_int_equal(pb_seqs_add_cut(&s, t, "abcdef", &alone, 1, 10), PB_OK);
+    assert_int_equal(s.seq[s.n - 1].n_prompt, 2); // 10 - 8
+    assert_int_equal(s.seq[s.n - 1].n, 10);
+    assert_true(s.tokens[s.n_tokens - 1] != pb_tokenizer_eos(t));
+    assert_int_equal(pb_seqs_add_cut(&s, t, "", &alone, 1, 8), PB_OK); // no longer than it was
+    assert_int_equal(s.seq[s.n - 1].n_prompt, 1);
+    assert_int_equal(s.seq[s.n - 1].n, 7);
     assert_int_equal(s.dropped, 0);
     pb_seqs_free(&s);
     pb_seqs_free(&plain);

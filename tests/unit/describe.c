@@ -160,6 +160,15 @@ static void test_templates(void **state)
     assert_null(pb_dataset_note_at(g.d, 1));
     release(&g);
 
+    // Rows that a pattern names: left out, whatever else is wrong with them.
+    g = load(WRITE "\"train\":\"a.csv\",\"prompt\":\"{q}\",\"response\":\"{a}\",\"leave_out\":"
+                   "{\"field\":\"a\",\"pattern\":\"^$|bad\",\"why\":\"damaged\"}",
+             "a.csv", "q,a\nx,\ny,ok\nz,a bad one\n");
+    assert_int_equal(pb_dataset_count(g.d, PB_TRAIN), 1);
+    assert_string_equal(at(&g, PB_TRAIN, 0)->prompt, "y");
+    assert_string_equal(pb_dataset_note_at(g.d, 0), "train: 2 rows left out: damaged");
+    release(&g);
+
     put("b2.csv", "q,x.y,l\nQ2: s or tt or u,4,C\n", 0);
     g = load(RANK
              "\"test\":\"b*.csv\",\"extract\":{\"field\":\"q\",\"pattern\":"
@@ -339,8 +348,8 @@ static void test_descriptions_refused(void **state)
         {WRITE "\"train\":{\"file\":\"a.csv\",\"share\":[0.5,0.2]},\"prompt\":\"q\","
                "\"response\":\"a\"",
          "train: \"share\" must be two numbers"},
-        {WRITE TWO ",\"extract\":{\"field\":\"q\",\"pattern\":\"(\"}",
-         "\"extract\", at character 1"},
+        {WRITE TWO ",\"extract\":{\"field\":\"q\",\"pattern\":\"(\"}", "a pattern, at character 1"},
+        {WRITE TWO ",\"leave_out\":{\"field\":\"q\",\"pattern\":\"x\"}", "\"why\" is missing"},
         {WRITE TWO ",\"columns\":[1]", "\"columns\" must be"},
         {WRITE TWO ",\"skip\":[\"bad rows\"]", "\"skip\" knows"},
         {WRITE TWO ",\"label\":\"x\"", "belong to a task that ranks"},

@@ -561,8 +561,8 @@ static pb_err evaluate(experiment *e, pb_experiment_result *out, const pb_experi
     out->score = r.score;
     out->loss = r.loss;
     if (r.truncated)
-        pb_warn("%zu of %zu test prompts lost their beginnings to fit into %zu tokens", r.truncated,
-                r.n, e->m->config.context);
+        pb_warn("%zu of %zu test examples were cut to fit into %zu tokens", r.truncated, r.n,
+                e->m->config.context);
     pb_err err = eval_event(e, &r, base);
     pb_eval_result_free(&r);
     return err;
