@@ -43,21 +43,21 @@ static pb_err add_score(pb_eval_result *r, const pb_measure *m, double *shared, 
     return PB_OK;
 }
 
-// Likelihood of the references: example i is sequence i, unless it did not fit.
+// Likelihood of the references: example i is sequence i.
 static pb_err references(pb_eval_result *r, const pb_model *m, pb_adapter *a, const pb_dataset *d,
                          pb_split split, size_t room)
 {
     pb_err err = PB_OK;
     pb_seqs s = {0};
     double *nll = NULL;
-    size_t *tokens = NULL, *hits = NULL, *owner = malloc(r->n * sizeof *owner);
-    if (!owner)
-        return out_of_memory(r->n);
+    size_t *tokens = NULL, *hits = NULL;
     for (size_t i = 0; i < r->n; i++) {
         const pb_example *e = pb_dataset_at(d, split, i);
-        PB_GO(pb_seqs_add(&s, m->tokenizer, e->prompt, e->response, room));
-        if (s.n && s.n + s.dropped == i + 1)
-            owner[s.n - 1] = i;
+        err = pb_seqs_add_cut(&s, m->tokenizer, e->prompt, &e->response, 1, room);
+        if (err) {
+            err = pb_context(err, "example %zu", i);
+            goto done;
+        }
     }
     nll = malloc((s.n + 1) * sizeof *nll);
     tokens = malloc((s.n + 1) * sizeof *tokens);
@@ -69,13 +69,13 @@ static pb_err references(pb_eval_result *r, const pb_model *m, pb_adapter *a, co
     if (s.n)
         PB_GO(pb_score(m, a, &s, nll, tokens, hits));
     for (size_t i = 0; i < s.n; i++) {
-        double *own = r->likelihood + owner[i] * PB_LIKELIHOOD_STATS;
+        double *own = r->likelihood + i * PB_LIKELIHOOD_STATS;
         own[PB_NATS] = nll[i];
         own[PB_TOKENS_SCORED] = (double)tokens[i];
-        own[PB_BYTES_SCORED] = (double)strlen(pb_dataset_at(d, split, owner[i])->response);
+        own[PB_BYTES_SCORED] = (double)strlen(pb_dataset_at(d, split, i)->response);
         own[PB_HITS] = (double)hits[i];
     }
-    r->truncated = s.dropped;
+    r->truncated = s.cut;
     for (const pb_measure *k = pb_measures; k->name; k++)
         if (k->family == PB_LIKELIHOOD)
             PB_GO(add_score(r, k, r->likelihood, NULL));
@@ -84,7 +84,6 @@ done:
     free(nll);
     free(tokens);
     free(hits);
-    free(owner);
     return err;
 }
 
@@ -103,14 +102,13 @@ static pb_err rank(pb_eval_result *r, const pb_model *m, pb_adapter *a, const pb
         chosen[k] = malloc(r->n * sizeof *chosen[k]);
     for (size_t i = 0; i < r->n; i++) {
         const pb_example *e = pb_dataset_at(d, split, i);
-        for (size_t c = 0; c < e->n_candidates; c++)
-            PB_GO(pb_seqs_add(&s, m->tokenizer, e->prompt, e->candidates[c], room));
-        if (s.dropped) {
-            err = pb_fail(PB_INPUT, "use a backbone with a longer context",
-                          "example %zu does not fit into %zu tokens", i, room);
+        err = pb_seqs_add_cut(&s, m->tokenizer, e->prompt, e->candidates, e->n_candidates, room);
+        if (err) {
+            err = pb_context(err, "example %zu", i);
             goto done;
         }
     }
+    r->truncated = s.cut; // by the longest candidate, not by the right one
     nll = malloc(s.n * sizeof *nll);
     tokens = malloc(s.n * sizeof *tokens);
     if (!nll || !tokens || !chosen[0] || !chosen[1] || !label) {
@@ -227,7 +225,7 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
                        const pb_dataset *d, pb_split split, size_t room, const pb_eval_options *how)
 {
     pb_err err = PB_OK;
-    size_t n = r->n, max_new, longest = 0, n_ids = 0, cap = 0;
+    size_t n = r->n, max_new, longest = 0, n_ids = 0, cap = 0, cut = 0;
     int32_t *ids = NULL, *out = NULL;
     size_t *first = malloc((n + 1) * sizeof *first);
     pb_request *req = calloc(n, sizeof *req);
@@ -273,6 +271,8 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
         if (len + max_new > room) { // keep the end of the prompt, which holds the question
             from += len + max_new - room;
             len = room - max_new;
+            ids[from] = pb_tokenizer_bos(m->tokenizer);
+            cut++;
         }
         req[i] = (pb_request){.prompt = ids + from,
                               .n_prompt = len,
@@ -281,6 +281,7 @@ static pb_err generate(pb_eval_result *r, const pb_model *m, pb_adapter *a, cons
                               .out = out + i * max_new};
         longest = len + max_new > longest ? len + max_new : longest;
     }
+    r->truncated = cut; // by the room that a response may need, not by the reference's own
     size_t at_once = how->requests ? how->requests : REQUESTS;
     PB_GO(
         pb_decoder_new(&dec, m, &a, a ? 1 : 0, n < at_once ? n : at_once, longest, &how->decoding));
