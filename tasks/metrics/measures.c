@@ -165,10 +165,11 @@ pb_err pb_measure_check(const char *name, pb_task_kind kind)
         return PB_OK;
     char list[400] = "";
     size_t n = 0;
-    for (const pb_measure *k = pb_measures; k->name && n < sizeof list; k++)
-        if (fits(k, kind))
-            n +=
-                (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "one of: ", k->name);
+    for (int last = 0; last < 2; last++) // those of the kind first
+        for (const pb_measure *k = pb_measures; k->name && n < sizeof list; k++)
+            if (fits(k, kind) && (k->family == PB_LIKELIHOOD) == last)
+                n += (size_t)snprintf(list + n, sizeof list - n, "%s%s",
+                                      n ? ", " : "one of: ", k->name);
     return pb_fail(PB_INPUT, list, "the metric \"%s\" %s", name ? name : "",
                    !m ? "is not known" : "does not fit the kind of task");
 }

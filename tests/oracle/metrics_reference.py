@@ -59,7 +59,7 @@ def sql_parse(text):
     if not m:
         return None
     conditions, rest = [], m.group(3)
-    end = r"(?:\s*$|\s%sAND\s+(?=\S))"
+    end = r"(?:\s*$|\s%s(?-i:AND)\s+(?=\S))"
     while rest:
         c = re.match(r"(?is)(\S.*?)\s+([=<>])\s+(?:([\"'])(.*?)\3" + end % "*" +
                      r"|(?![\"'])(\S.*?)" + end % "+" + ")", rest)
@@ -73,7 +73,8 @@ def sql_parse(text):
 def wikisql_logical_form(hyp, refs):
     def same(a, b):
         return a is not None and a[:2] == b[:2] and set(a[2]) == set(b[2])
-    return float(any(same(sql_parse(hyp), sql_parse(r)) for r in refs))
+    return float(any(same(sql_parse(hyp), sql_parse(r)) if sql_parse(r) else hyp.split() == r.split()
+                     for r in refs))
 
 
 def wikisql_answers(db, table, columns, query):
