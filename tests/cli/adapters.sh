@@ -92,11 +92,15 @@ ok "a refused merge leaves nothing" [ ! -e "$tmp/no" ]
 # ---- what is refused, and what is only said
 a=$tmp/lora.adapter
 served=("$PEDROBENCH" logits --model "$model" --adapter "$tmp/changed" --tokens 1)
-for key in use_dora lora_bias fan_in_fan_out; do
+for key in use_qalora lora_bias fan_in_fan_out; do
     changed "$a" "c['$key'] = True"
     refuses 1 "${served[@]:1}"
     says "\"$key\" is true"
 done
+# DoRA by its key alone lacks its lengths.
+changed "$a" "c['use_dora'] = True"
+refuses 1 "${served[@]:1}"
+says lora_magnitude_vector
 changed "$a" 'c["init_lora_weights"] = "pissa"'
 refuses 1 "${served[@]:1}"
 says '"init_lora_weights" is "pissa"'
