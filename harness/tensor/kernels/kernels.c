@@ -322,9 +322,11 @@ INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, cons
     }
 }
 
+// A tile that does not exist here is not compiled either.
 #define ROWS_CASE(M, T)                                                                            \
     case M:                                                                                        \
-        panel_rows(M <= MR ? M : MR, T, y, ldy, x, ldx, kind, w, c, up, k, n, accumulate);         \
+        if (M <= MR)                                                                               \
+            panel_rows(M, T, y, ldy, x, ldx, kind, w, c, up, k, n, accumulate);                    \
         break;
 
 // One tile of m <= MR rows.
