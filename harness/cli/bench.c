@@ -92,7 +92,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     static const char *const parts[] = {"machine", "kernels", "train",   "prefill",
                                         "decode",  "tenants", "barriers"};
     struct args *a = state->input;
-    const char *list[MOST];
+    const char *list[MOST] = {NULL};
     pb_err err = PB_OK;
     switch (key) {
     case 'g':
@@ -105,6 +105,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->n_rows = words(arg, "--rows", list, state);
         for (size_t i = 0; i < a->n_rows && !err; i++)
             err = pb_parse_size(list[i], "--rows", &a->rows[i]);
+        free((char *)list[0]);
         break;
     case SEQUENCES:
         err = pb_parse_size(arg, "--sequences", &a->sequences);
@@ -719,11 +720,11 @@ static pb_err bench_models(struct args *a)
 
 static pb_err run(int argc, char **argv)
 {
-    struct args a = {.geometry = {"A", "B"},
-                     .n_geometries = 2,
-                     .method = {"lora", "ia3", "pedro", "prefix"},
-                     .n_methods = 4,
-                     .plan = {.seconds = 10, .min_rounds = 7, .sample = 0.03, .seed = 1}};
+    static struct args a = {.geometry = {"A", "B"},
+                            .n_geometries = 2,
+                            .method = {"lora", "ia3", "pedro", "prefix"},
+                            .n_methods = 4,
+                            .plan = {.seconds = 10, .min_rounds = 7, .sample = 0.03, .seed = 1}};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     pb_err err = PB_OK;
     json_t *env = NULL, *all = NULL;
