@@ -290,9 +290,7 @@ static void test_prose(void **state)
     (void)state;
     static const char *const hyp[] = {"The Mill is a cheap, family-friendly pub near the river.",
                                       "It doesn't serve wine (or beer).",
-                                      "Meals cost \xc2\xa3"
-                                      "20-25 in the city centre.",
-                                      ""};
+                                      "Meals cost \302\24320-25 in the city centre.", ""};
     static const char *const a[] = {"The Mill is a family-friendly pub by the river; it's cheap.",
                                     "Near the river there is a cheap pub called The Mill."};
     static const char *const b[] = {"They don't serve wine.", "No wine is served there!",
