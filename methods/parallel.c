@@ -1,8 +1,10 @@
-// Parallel bottleneck adapters beside attention and feed-forward: y + s (W_up act(W_down x +
-// b_down)
-// + b_up), where x is what the block itself reads (the normalised stream) and y what it adds to the
-// stream. W_up and the biases start at zero, W_down uniform on +-1/sqrt(C): the backbone is
-// untouched at step 0. where=ffn, scale=4 is the form that the source recommends.
+// Parallel bottleneck adapters beside attention and feed-forward:
+//
+//   y + s (W_up act(W_down x + b_down) + b_up),
+//
+// where x is what the block itself reads (the normalised stream) and y what it adds to the stream.
+// W_up and the biases start at zero, W_down uniform on +-1/sqrt(C): the backbone is untouched at
+// step 0. where=ffn, scale=4 is the form that the source recommends.
 //
 // Source: He et al. 2022, arXiv 2110.04366.
 #include "methods/method.h"

@@ -5,43 +5,9 @@
 
 #include <stdio.h>
 
-struct args {
-    const char *name;
-    bool plugin;
-};
-
-enum { KEY_PLUGIN = 500 };
-
-static const struct argp_option opts[] = {
-    {"out-of-tree", KEY_PLUGIN, NULL, 0,
-     "Write a folder of its own, for `pedrobench --plugin`, instead of tasks/NAME.c", 0},
-    {0}};
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-    struct args *a = state->input;
-    switch (key) {
-    case KEY_PLUGIN:
-        a->plugin = true;
-        break;
-    case ARGP_KEY_ARG:
-        if (a->name)
-            argp_error(state, "one name at a time");
-        a->name = arg;
-        break;
-    case ARGP_KEY_END:
-        if (!a->name)
-            argp_error(state, "a name is needed");
-        break;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-    return 0;
-}
-
 static const struct argp argp = {
-    opts,
-    parse,
+    pb_new_options,
+    pb_new_parse,
     "NAME",
     "Writes tasks/NAME.c: a small ranking task with comments. Run it at the top of the "
     "source tree.\v"
@@ -52,13 +18,13 @@ static const struct argp argp = {
 
 static pb_err run(int argc, char **argv)
 {
-    struct args a = {0};
+    pb_new_args a = {0};
     argp_parse(&argp, argc, argv, 0, 0, &a);
     PB_TRY(pb_new_name(a.name, "task"));
     if (pb_task_find(a.name))
         return pb_fail(PB_USAGE, "choose another name", "there is a task \"%s\" already", a.name);
-    PB_TRY(pb_new_source("task.c", "tasks", "task.h", a.name, a.plugin));
-    if (a.plugin)
+    PB_TRY(pb_new_source("task.c", "tasks", "task.h", a.name, a.out_of_tree));
+    if (a.out_of_tree)
         printf("  pedrobench tasks %s --plugin %s/build/%s.so\n", a.name, a.name, a.name);
     else
         printf("  build/pedrobench tasks %s\n", a.name);

@@ -8,6 +8,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { OUT_OF_TREE = 500 };
+
+const struct argp_option pb_new_options[] = {
+    {"out-of-tree", OUT_OF_TREE, NULL, 0,
+     "Write a folder of its own, for `pedrobench --plugin`, instead of a file of the source tree",
+     0},
+    {0}};
+
+error_t pb_new_parse(int key, char *arg, struct argp_state *state)
+{
+    pb_new_args *a = state->input;
+    switch (key) {
+    case OUT_OF_TREE:
+        a->out_of_tree = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (a->name)
+            argp_error(state, "one name at a time");
+        a->name = arg;
+        break;
+    case ARGP_KEY_END:
+        if (!a->name)
+            argp_error(state, "a name is needed");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
 pb_err pb_new_name(const char *name, const char *what)
 {
     bool fine = islower((unsigned char)*name) && strlen(name) <= 40;
@@ -59,10 +89,10 @@ pb_err pb_from_template(const char *template, const char *name, const char *path
 }
 
 pb_err pb_new_source(const char *template, const char *folder, const char *header, const char *name,
-                     bool plugin)
+                     bool out_of_tree)
 {
     char path[4096];
-    if (plugin) {
+    if (out_of_tree) {
         PB_TRY(pb_fresh_folder(name));
         PB_TRY(pb_path(path, sizeof path, "%s/CMakeLists.txt", name));
         PB_TRY(pb_from_template("CMakeLists.txt.in", name, path));
@@ -75,7 +105,7 @@ pb_err pb_new_source(const char *template, const char *folder, const char *heade
     }
     PB_TRY(pb_path(path, sizeof path, "%s/%s", folder, header));
     if (!pb_exists(path))
-        return pb_fail(PB_USAGE, "go to the top of the source tree, or use --plugin",
+        return pb_fail(PB_USAGE, "go to the top of the source tree, or use --out-of-tree",
                        "there is no %s here", path);
     PB_TRY(pb_path(path, sizeof path, "%s/%s.c", folder, name));
     PB_TRY(pb_from_template(template, name, path));
