@@ -15,7 +15,7 @@
 // them: soft tokens are keys and values themselves, used without rotation, as those of prefix
 // tuning; one pooled vector gives all n; no biases; the pooling vector is not shared; W_up starts
 // at small random numbers; and Theta, the activation's coefficients, is updated as in pedro.c.
-#include "methods/method.h"
+#include "methods/rational.h"
 
 #include <math.h>
 
@@ -86,22 +86,15 @@ static pb_err layout(pb_layout *l, const void *options_, const pb_config *config
         }
         if (o->pooler == PB_POOL_ATTENTION)
             pb_layout_add(l, i, QUERY, "iapt.pool.weight", 1, r, PB_INIT_NORMAL, 1, 0);
-        if (o->activation == ACT_RATIONAL) {
-            unsigned flags = PB_THETA | PB_NO_DECAY | (o->theta_lr > 0 ? 0 : PB_FROZEN);
-            pb_layout_add(l, i, RAT_A, "iapt.rational.a", 1, 7, PB_INIT_HOOK, 0, flags);
-            pb_layout_add(l, i, RAT_B, "iapt.rational.b", 1, 5, PB_INIT_HOOK, 0, flags);
-        }
+        if (o->activation == ACT_RATIONAL)
+            pb_rational_layout(l, i, "iapt", RAT_A, RAT_B, o->theta_lr);
     }
     return PB_OK;
 }
 
 static pb_err init(const pb_params *p, const pb_init_args *args)
 {
-    for (size_t i = 0; i < args->config->layers; i++) {
-        real *a = pb_values(p, i, RAT_A, NULL, NULL), *b = pb_values(p, i, RAT_B, NULL, NULL);
-        if (a && b)
-            pb_rational_gelu(a, b);
-    }
+    pb_rational_init(p, args->config, RAT_A, RAT_B);
     return PB_OK;
 }
 

@@ -12,6 +12,7 @@
 // not read there is ours: the softmax over the chosen experts alone, `top`, the pooler, the place
 // of the activation; and no loss that balances the experts' load is added.
 #include "methods/lora.h"
+#include "methods/rational.h"
 
 #include <math.h>
 
@@ -81,22 +82,15 @@ static pb_err layout(pb_layout *l, const void *options_, const pb_config *config
                       1 / sqrt((double)C), PB_CHOSEN);
         if (o->pooler == PB_POOL_ATTENTION)
             pb_layout_add(l, i, QUERY, "milora.pool.weight", 1, C, PB_INIT_NORMAL, 1, 0);
-        if (o->activation == ACT_RATIONAL) {
-            unsigned flags = PB_THETA | PB_NO_DECAY | (o->theta_lr > 0 ? 0 : PB_FROZEN);
-            pb_layout_add(l, i, RAT_A, "milora.rational.a", 1, 7, PB_INIT_HOOK, 0, flags);
-            pb_layout_add(l, i, RAT_B, "milora.rational.b", 1, 5, PB_INIT_HOOK, 0, flags);
-        }
+        if (o->activation == ACT_RATIONAL)
+            pb_rational_layout(l, i, "milora", RAT_A, RAT_B, o->theta_lr);
     }
     return PB_OK;
 }
 
 static pb_err init(const pb_params *p, const pb_init_args *args)
 {
-    for (size_t i = 0; i < args->config->layers; i++) {
-        real *a = pb_values(p, i, RAT_A, NULL, NULL), *b = pb_values(p, i, RAT_B, NULL, NULL);
-        if (a && b)
-            pb_rational_gelu(a, b);
-    }
+    pb_rational_init(p, args->config, RAT_A, RAT_B);
     return PB_OK;
 }
 

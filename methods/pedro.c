@@ -14,7 +14,7 @@
 // The rational activation R(x) = sum_j a_j x^j / (1 + |sum_i b_i x^i|), degrees 6 and 5, is one per
 // layer and starts as a fit of GELU; its coefficients Theta are updated in alternation with the
 // rest (first-order bi-level optimisation), learning rate 1e-6. Source: MiLoRA, arXiv 2410.18035.
-#include "methods/method.h"
+#include "methods/rational.h"
 
 #include <math.h>
 
@@ -87,22 +87,15 @@ static pb_err layout(pb_layout *l, const void *options_, const pb_config *config
                       o->up_std > 0 ? PB_INIT_NORMAL : PB_INIT_ZERO, o->up_std, PB_TRANSPOSED);
         if (o->pooler == PB_POOL_ATTENTION)
             pb_layout_add(l, i, QUERY, "pedro.pool.weight", 1, C, PB_INIT_NORMAL, 1, 0);
-        if (o->activation == ACT_RATIONAL) {
-            unsigned flags = PB_THETA | PB_NO_DECAY | (o->theta_lr > 0 ? 0 : PB_FROZEN);
-            pb_layout_add(l, i, RAT_A, "pedro.rational.a", 1, 7, PB_INIT_HOOK, 0, flags);
-            pb_layout_add(l, i, RAT_B, "pedro.rational.b", 1, 5, PB_INIT_HOOK, 0, flags);
-        }
+        if (o->activation == ACT_RATIONAL)
+            pb_rational_layout(l, i, "pedro", RAT_A, RAT_B, o->theta_lr);
     }
     return PB_OK;
 }
 
 static pb_err init(const pb_params *p, const pb_init_args *args)
 {
-    for (size_t i = 0; i < args->config->layers; i++) {
-        real *a = pb_values(p, i, RAT_A, NULL, NULL), *b = pb_values(p, i, RAT_B, NULL, NULL);
-        if (a && b)
-            pb_rational_gelu(a, b);
-    }
+    pb_rational_init(p, args->config, RAT_A, RAT_B);
     return PB_OK;
 }
 
