@@ -360,6 +360,13 @@ PB_METHOD(adalora) = {
     .name = "adalora",
     .doc = "low-rank updates that give the ranks to the linears that need them",
     .citation = "Zhang et al. 2023, arXiv 2303.10512",
+    .formula = "y += s B diag(E) A x;  A (r,in), E (r,1), B (out,r), s = alpha / r",
+    .bibtex =
+        PB_ARXIV("zhang2023adalora",
+                 "{AdaLoRA}: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning",
+                 "Zhang, Qingru and Chen, Minshuo and Bukharin, Alexander and Karampatziakis, "
+                 "Nikos and He, Pengcheng and Cheng, Yu and Chen, Weizhu and Zhao, Tuo",
+                 "2023", "2303.10512"),
     .peft_type = "ADALORA",
     .peft_keys = keys,
     .options = options,

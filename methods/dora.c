@@ -100,6 +100,12 @@ PB_METHOD(dora) = {
     .name = "dora",
     .doc = "low-rank updates of weights' directions, and their rows' lengths",
     .citation = "Liu et al. 2024, arXiv 2402.09353",
+    .formula =
+        "y = m * (W + s B A) x / ||W + s B A||, norms of rows;  A (r,in), B (out,r), m (out)",
+    .bibtex = PB_ARXIV("liu2024dora", "{DoRA}: Weight-Decomposed Low-Rank Adaptation",
+                       "Liu, Shih-Yang and Wang, Chien-Yi and Yin, Hongxu and Molchanov, Pavlo and "
+                       "Wang, Yu-Chiang Frank and Cheng, Kwang-Ting and Chen, Min-Hung",
+                       "2024", "2402.09353"),
     .peft_type = "LORA",
     .peft_where = "{\"use_dora\": true}",
     .peft_keys = pb_lora_keys,

@@ -12,6 +12,11 @@ PB_METHOD(loraplus) = {
     .variant = "lr_ratio=16",
     .doc = "LoRA with a higher learning rate for B",
     .citation = "Hayou et al. 2024, arXiv 2402.12354",
+    .formula =
+        "y += s B A x;  A (r,in), B (out,r), s = alpha / r;  rate of B = lr_ratio * rate of A",
+    .bibtex = PB_ARXIV("hayou2024loraplus",
+                       "{LoRA+}: Efficient Low Rank Adaptation of Large Models",
+                       "Hayou, Soufiane and Ghosh, Nikhil and Yu, Bin", "2024", "2402.12354"),
     .peft_type = "LORA",
     .peft_keys = pb_lora_keys,
     .options = pb_lora_options,

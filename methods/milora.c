@@ -147,6 +147,15 @@ PB_METHOD(milora) = {
     .name = "milora",
     .doc = "low-rank updates whose gates a router makes from the prompt",
     .citation = "Zhang et al. 2024, arXiv 2410.18035",
+    .formula = "y_t += g_t s B_t A_t x;  g = softmax of the top of W_r act(pool(h_1 .. h_P)), once "
+               "per prompt",
+    .bibtex =
+        PB_ARXIV("zhang2024milora",
+                 "{MiLoRA}: Efficient Mixture of Low-Rank Adaptation for Large Language Models "
+                 "Fine-tuning",
+                 "Zhang, Jingfan and Zhao, Yi and Chen, Dan and Tian, Xing and Zheng, Huanran "
+                 "and Zhu, Wei",
+                 "2024", "2410.18035"),
     .peft_type = "MILORA",
     .peft_keys = keys,
     .options = options,

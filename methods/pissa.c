@@ -195,6 +195,13 @@ PB_METHOD(pissa) = {
     .variant = "",
     .doc = "LoRA that starts from the weights' largest singular vectors",
     .citation = "Meng et al. 2024, arXiv 2404.02948",
+    .formula =
+        "y = W x + s (B A - B0 A0) x;  B0 A0: the r largest singular values of W, where B A starts",
+    .bibtex =
+        PB_ARXIV("meng2024pissa",
+                 "{PiSSA}: Principal Singular Values and Singular Vectors Adaptation of Large "
+                 "Language Models",
+                 "Meng, Fanxu and Wang, Zhaohui and Zhang, Muhan", "2024", "2404.02948"),
     .peft_type = "LORA",
     .peft_keys = pb_lora_keys,
     .options = pb_lora_options,

@@ -196,6 +196,11 @@ PB_METHOD(vera) = {
     .name = "vera",
     .doc = "vectors scale shared random low-rank updates of linears",
     .citation = "Kopiczko et al. 2024, arXiv 2310.11454",
+    .formula =
+        "y += b * (B (d * (A x)));  A, B frozen, random, shared by all linears;  d (r), b (out)",
+    .bibtex = PB_ARXIV("kopiczko2023vera", "{VeRA}: Vector-based Random Matrix Adaptation",
+                       "Kopiczko, Dawid J. and Blankevoort, Tijmen and Asano, Yuki M.", "2023",
+                       "2310.11454"),
     .peft_type = "VERA",
     .peft_keys = keys,
     .options = options,

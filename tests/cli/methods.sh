@@ -16,6 +16,11 @@ prints 'eprint = \{2409.17834\}'
 exits 0 "$PEDROBENCH" methods show ia3 --model "$model" --budget 3.2%
 prints 'rank=10'
 prints 'trainable +3550 in each of 4 layers'
+for method in $("$PEDROBENCH" methods | sed -n '1!s/ .*//p'); do
+    exits 0 "$PEDROBENCH" methods show "$method" --model "$model"
+    prints '^formula'
+    [[ $method == none || $method == full ]] || prints 'eprint = '
+done
 refuses 2 methods show nothing
 refuses 2 methods show lora --set depth=3
 
