@@ -146,22 +146,27 @@ static void allocation(void **state)
     pb_adapter_free(a);
 }
 
-// What training ends with is within the budget, though validations before were better.
+// What training ends with is within the budget, though validations before were better: what is
+// validated has other responses, so that its loss rises.
 static void budget(void **state)
 {
     enum { N = 12, LENGTH = 9 };
-    static int32_t tokens[N * LENGTH];
+    static int32_t tokens[N * LENGTH], other[N * LENGTH];
     static pb_seq seq[N];
     const pb_seqs data = {
         .tokens = tokens, .n_tokens = N * LENGTH, .seq = seq, .n = N, .longest = LENGTH};
+    pb_seqs valid = data;
+    valid.tokens = other;
     (void)state;
     pb_model *m = tiny_open(0, &(pb_model_args){0});
     pb_adapter *a = adapter();
     pb_rng r = pb_rng_make(3, PB_STREAM_TEST, 0);
     for (size_t i = 0; i < N; i++) {
         seq[i] = (pb_seq){i * LENGTH, LENGTH, 3};
-        for (size_t k = 0; k < LENGTH; k++)
+        for (size_t k = 0; k < LENGTH; k++) {
             tokens[i * LENGTH + k] = (int32_t)(k < 3 ? pb_rng_below(&r, 40) : 5 + k);
+            other[i * LENGTH + k] = k < 3 ? tokens[i * LENGTH + k] : (int32_t)(30 - k);
+        }
     }
     OK(pb_adapter_init(a, m, 5, 0, NULL, NULL, NULL));
     pb_train_options o;
@@ -173,7 +178,7 @@ static void budget(void **state)
     o.patience = 3;
     o.warmup = 0;
     o.lr = 0.05;
-    OK(pb_train(m, a, &data, &data, &o, NULL, &out));
+    OK(pb_train(m, a, &data, &valid, &o, NULL, &out));
     size_t kept = 0;
     for (size_t i = 0; i < a->layout.n; i++)
         for (size_t k = 0; is(&a->layout.spec[i], "lora_E") && k < R; k++)
