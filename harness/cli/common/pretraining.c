@@ -315,13 +315,15 @@ static pb_err curve_resumed(void *self, size_t step)
 
 // ---------------------------------------------------------------- the work
 
-// The validation text's first sequences, enough of them to follow the training by.
-static pb_seqs sample(const pb_seqs *all)
+// The validation text's first sequences, enough of them to follow the training by, and not more
+// tokens than are trained on from one validation to the next.
+static pb_seqs sample(const pb_seqs *all, const recipe *r)
 {
     pb_seqs s = *all;
-    size_t tokens = 0;
+    size_t tokens = 0, between = r->steps * r->batch_tokens / VALIDATIONS;
+    size_t enough = between < VALID_TOKENS ? between : VALID_TOKENS;
     s.n = 0;
-    while (s.n < all->n && tokens < VALID_TOKENS)
+    while (s.n < all->n && tokens < enough)
         tokens += all->seq[s.n++].n;
     return s;
 }
@@ -374,7 +376,7 @@ static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *f
         PB_GO(pb_model_random(&m, &r->g, r->seed, &args));
     PB_GO(pb_path(start, sizeof start, "%s", m->sha256));
     PB_GO(load_texts(r, t));
-    follow = sample(&t->valid);
+    follow = sample(&t->valid, r);
     double work = (double)((r->stop ? r->stop : r->steps) * r->batch_tokens);
     pb_info("%zu parameters; text of %.1f MB, %.1f M tokens; %.1f M tokens to train on, %.2f "
             "epochs",
