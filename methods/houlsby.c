@@ -1,25 +1,20 @@
 // Serial bottleneck adapters behind attention and feed-forward, on what these add to the residual
-// stream: y + W_up act(W_down y + b_down) + b_up. W_up and the biases start at zero, W_down uniform
-// on +-1/sqrt(C): the backbone is untouched at step 0.
+// stream: y + W_up act(W_down y + b_down) + b_up.
 //
 // where=ffn is the form of Pfeiffer et al., one adapter per layer. In both papers layers end in a
 // norm; here, as in other ports to pre-norm models, the adapter reads the block's output as it is
 // (behind the block's own norm in Gemma 2).
 //
 // Sources: Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247.
-#include "methods/method.h"
-
-#include <math.h>
-#include <stdio.h>
+#include "methods/bottleneck.h"
 
 struct houlsby {
     long bottleneck;
     int activation, where;
 };
 
-static const char *const acts[] = {"relu", "gelu", "silu", "tanh", "identity", NULL};
-static const char *const places[] = {"both", "attention", "ffn", NULL};
-enum { BOTH, ATTENTION, FFN };
+static const char *const acts[] = {PB_BOTTLENECK_ACTS};
+static const char *const places[] = {PB_BOTTLENECK_PLACES};
 
 static const pb_option options[] = {{"bottleneck", PB_OPT_INT, offsetof(struct houlsby, bottleneck),
                                      "16", 1, 4096, NULL, "inner width of an adapter", true},
@@ -32,29 +27,10 @@ static const pb_option options[] = {{"bottleneck", PB_OPT_INT, offsetof(struct h
 
 static const double lr_grid[] = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0};
 
-// Of the adapter behind attention; those behind feed-forward follow.
-enum { DOWN, DOWN_BIAS, UP, UP_BIAS, PER_SITE };
-
 static pb_err layout(pb_layout *l, const void *options_, const pb_config *config)
 {
     const struct houlsby *o = options_;
-    size_t r = (size_t)o->bottleneck, C = config->width;
-    for (int i = 0; i < (int)config->layers; i++)
-        for (int at = 0; at <= PER_SITE; at += PER_SITE) {
-            char name[64];
-            if (o->where == (at ? ATTENTION : FFN))
-                continue;
-            const char *block = at ? "mlp" : "self_attn";
-            snprintf(name, sizeof name, "%s.adapter.down.weight", block);
-            pb_layout_add(l, i, at + DOWN, name, r, C, PB_INIT_UNIFORM, 1 / sqrt((double)C), 0);
-            snprintf(name, sizeof name, "%s.adapter.down.bias", block);
-            pb_layout_add(l, i, at + DOWN_BIAS, name, 1, r, PB_INIT_ZERO, 0, PB_NO_DECAY);
-            snprintf(name, sizeof name, "%s.adapter.up.weight", block);
-            pb_layout_add(l, i, at + UP, name, r, C, PB_INIT_ZERO, 0, PB_TRANSPOSED);
-            snprintf(name, sizeof name, "%s.adapter.up.bias", block);
-            pb_layout_add(l, i, at + UP_BIAS, name, 1, C, PB_INIT_ZERO, 0, PB_NO_DECAY);
-        }
-    return PB_OK;
+    return pb_bottleneck_layout(l, config, (size_t)o->bottleneck, o->where, 1);
 }
 
 static pb_mat *site(pb_ctx *c, const void *options_, pb_site s, pb_mat *x, pb_mat *y)

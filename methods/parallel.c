@@ -3,14 +3,10 @@
 //   y + s (W_up act(W_down x + b_down) + b_up),
 //
 // where x is what the block itself reads (the normalised stream) and y what it adds to the stream.
-// W_up and the biases start at zero, W_down uniform on +-1/sqrt(C): the backbone is untouched at
-// step 0. where=ffn, scale=4 is the form that the source recommends.
+// where=ffn, scale=4 is the form that the source recommends.
 //
 // Source: He et al. 2022, arXiv 2110.04366.
-#include "methods/method.h"
-
-#include <math.h>
-#include <stdio.h>
+#include "methods/bottleneck.h"
 
 struct parallel {
     long bottleneck;
@@ -18,9 +14,8 @@ struct parallel {
     int activation, where;
 };
 
-static const char *const acts[] = {"relu", "gelu", "silu", "tanh", "identity", NULL};
-static const char *const places[] = {"both", "attention", "ffn", NULL};
-enum { BOTH, ATTENTION, FFN };
+static const char *const acts[] = {PB_BOTTLENECK_ACTS};
+static const char *const places[] = {PB_BOTTLENECK_PLACES};
 
 static const pb_option options[] = {
     {"bottleneck", PB_OPT_INT, offsetof(struct parallel, bottleneck), "16", 1, 4096, NULL,
@@ -35,34 +30,10 @@ static const pb_option options[] = {
 
 static const double lr_grid[] = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0};
 
-// Of the adapter beside attention; those beside feed-forward follow.
-enum { DOWN, DOWN_BIAS, UP, UP_BIAS, PER_SITE };
-
 static pb_err layout(pb_layout *l, const void *options_, const pb_config *config)
 {
     const struct parallel *o = options_;
-    size_t r = (size_t)o->bottleneck, C = config->width;
-    for (int i = 0; i < (int)config->layers; i++)
-        for (int at = 0; at <= PER_SITE; at += PER_SITE) {
-            char name[64];
-            if (o->where == (at ? ATTENTION : FFN))
-                continue;
-            const char *block = at ? "mlp" : "self_attn";
-            snprintf(name, sizeof name, "%s.adapter.down.weight", block);
-            pb_layout_add(l, i, at + DOWN, name, r, C, PB_INIT_UNIFORM, 1 / sqrt((double)C), 0);
-            snprintf(name, sizeof name, "%s.adapter.down.bias", block);
-            pb_layout_add(l, i, at + DOWN_BIAS, name, 1, r, PB_INIT_ZERO, 0, PB_NO_DECAY);
-            snprintf(name, sizeof name, "%s.adapter.up.weight", block);
-            pb_spec *up = pb_layout_add(l, i, at + UP, name, r, C, PB_INIT_ZERO, 0, PB_TRANSPOSED);
-            if (up)
-                up->scale = o->scale;
-            snprintf(name, sizeof name, "%s.adapter.up.bias", block);
-            up = pb_layout_add(l, i, at + UP_BIAS, name, 1, C, PB_INIT_ZERO, 0, PB_NO_DECAY);
-            if (!up)
-                return pb_fail(PB_MEMORY, NULL, "no memory for the parameters of the adapters");
-            up->scale = o->scale;
-        }
-    return PB_OK;
+    return pb_bottleneck_layout(l, config, (size_t)o->bottleneck, o->where, o->scale);
 }
 
 static pb_mat *site(pb_ctx *c, const void *options_, pb_site s, pb_mat *x, pb_mat *y)
