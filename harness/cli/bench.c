@@ -6,7 +6,7 @@
 #include "bench/rig.h"
 #include "cli/common/common.h"
 #include "cli/common/grid.h"
-#include "cli/common/open_model.h"
+#include "model/open_model.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "results/env.h"

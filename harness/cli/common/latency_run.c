@@ -1,6 +1,6 @@
 #include "cli/common/latency_run.h"
 
-#include "cli/common/open_model.h"
+#include "model/open_model.h"
 
 #include "core/log.h"
 #include "core/threads.h"

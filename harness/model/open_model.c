@@ -1,4 +1,4 @@
-#include "cli/common/open_model.h"
+#include "model/open_model.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // Models by path, or with random weights by geometry, for commands that measure.
-#ifndef PB_CLI_OPEN_MODEL_H
-#define PB_CLI_OPEN_MODEL_H
+#ifndef PB_MODEL_OPEN_MODEL_H
+#define PB_MODEL_OPEN_MODEL_H
 
 #include "model/model.h"
 
