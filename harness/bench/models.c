@@ -1,0 +1,276 @@
+#include "bench/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// One work for a geometry: training steps of every method and, with "full" among them, of all
+// weights.
+static pb_err train_subject(pb_bench *b, const char *geometry)
+{
+    pb_err err = PB_OK;
+    pb_subject s, trained = {0};
+    pb_adapter *adapter[PB_BENCH_MOST] = {0};
+    pb_work w = {0};
+    bool B = !strcmp(geometry, "B");
+    PB_TRY(pb_subject_open(&s, geometry, b->weights, false));
+    size_t S = b->sequences ? b->sequences : s.sequences, T = b->tokens ? b->tokens : 256;
+    w.tokens = (double)(S * T);
+    snprintf(w.name, sizeof w.name, "training step, geometry %.40s, %zu x %zu rows, %s", geometry,
+             S, T, pb_model_storage(s.m));
+    PB_GO(pb_limit_flops(&w, b->plan.threads));
+    for (size_t i = 0; i < b->n_methods; i++) {
+        pb_rig_args r = {.kind = PB_RIG_TRAIN,
+                         .model = s.m,
+                         .sequences = S,
+                         .tokens = T,
+                         .threads = b->plan.threads};
+        bool full = !strcmp(b->method[i], "full");
+        if (full) {
+            PB_GO(pb_subject_open(&trained, geometry, NULL, true));
+            r.model = trained.m;
+        } else {
+            PB_GO(pb_subject_adapter(&adapter[i], s.m, b->method[i], 0, true));
+            r.adapters = &adapter[i];
+            r.n_adapters = 1;
+        }
+        pb_arm *arm;
+        PB_GO(pb_rig_arm(&arm, &w, b->method[i], &r));
+        arm->floor = full ? 0 : B ? 0.55 : !strcmp(geometry, "A") ? 0.7 : 0;
+        snprintf(arm->note, sizeof arm->note, "step memory %.1f MB, %zu parallel regions",
+                 (double)pb_rig_bytes(arm->self) / 1e6,
+                 pb_rig_counts(arm->self)[PB_BACKBONE].regions +
+                     pb_rig_counts(arm->self)[PB_ATTENTION].regions +
+                     pb_rig_counts(arm->self)[PB_ADAPTER].regions +
+                     pb_rig_counts(arm->self)[PB_HEAD].regions);
+        int ours = (int)w.n - 1;
+        PB_GO(pb_bench_peer(b, &w, "pytorch", "train", &s, &r, b->method[i], "fp32", ours));
+    }
+    PB_GO(pb_bench_measure(b, &w));
+done:
+    if (err)
+        pb_work_free(&w);
+    pb_subject_adapters_free(adapter, PB_BENCH_MOST);
+    pb_model_close(s.m);
+    pb_model_close(trained.m);
+    return err;
+}
+
+static const char *const storages[] = {"fp32", "bf16", "int8"};
+enum { N_STORAGES = sizeof storages / sizeof *storages };
+
+// Prefill of one prompt, or decoding of `sequences` rows, in every storage asked for.
+static pb_err serve_subject(pb_bench *b, const char *geometry, pb_rig_kind kind, size_t sequences)
+{
+    pb_err err = PB_OK;
+    pb_subject s[N_STORAGES] = {{0}};
+    pb_work w = {0};
+    bool decode = kind == PB_RIG_DECODE;
+    size_t T = decode ? 1 : b->tokens ? b->tokens : 512;
+    size_t context = decode ? b->context ? b->context : 64 : 0;
+    w.tokens = (double)(sequences * T);
+    if (decode)
+        snprintf(w.name, sizeof w.name, "decode, geometry %.40s, %zu row%s at position %zu",
+                 geometry, sequences, sequences > 1 ? "s" : "", context);
+    else
+        snprintf(w.name, sizeof w.name, "prefill, geometry %.40s, %zu x %zu rows", geometry,
+                 sequences, T);
+    PB_GO(pb_limit_flops(&w, b->plan.threads));
+    for (size_t k = 0; k < N_STORAGES; k++) {
+        if (b->weights && strcmp(b->weights, storages[k]))
+            continue;
+        PB_GO(pb_subject_open(&s[k], geometry, storages[k], false));
+        int limit;
+        PB_GO(pb_limit_bytes(&w, (double)pb_model_resident(s[k].m), b->plan.threads, &limit));
+        pb_rig_args r = {.kind = kind,
+                         .model = s[k].m,
+                         .sequences = sequences,
+                         .tokens = T,
+                         .context = context,
+                         .threads = b->plan.threads};
+        pb_arm *arm;
+        PB_GO(pb_rig_arm(&arm, &w, storages[k], &r));
+        arm->limit = limit;
+        arm->floor = decode ? (sequences == 1 ? 0.9 : 0) : !strcmp(geometry, "A") ? 0.8 : 0;
+        int ours = (int)w.n - 1;
+        if (k == 0)
+            PB_GO(pb_bench_peer(b, &w, "pytorch", decode ? "decode" : "prefill", &s[k], &r, "base",
+                                storages[k], ours));
+    }
+    PB_GO(pb_bench_measure(b, &w));
+done:
+    if (err)
+        pb_work_free(&w);
+    for (size_t k = 0; k < N_STORAGES; k++)
+        pb_model_close(s[k].m);
+    return err;
+}
+
+// Notes what the bytes and FLOPs that adapters add to the arm `base` would take at the limits of
+// this run; `limit` is its arm of bytes.
+static void note_predictions(pb_work *w, int limit, int base)
+{
+    const pb_arm *peak = &w->arm[0], *read = &w->arm[limit], *bare = &w->arm[base];
+    for (size_t i = (size_t)base + 1; i < w->n && bare->n; i++) {
+        pb_arm *m = &w->arm[i];
+        if (m->kind != PB_ARM_OURS)
+            continue;
+        double tf = (m->flops - bare->flops) / peak->flops * pb_arm_times(peak).median;
+        double tb = (m->bytes - bare->bytes) / read->bytes * pb_arm_times(read).median;
+        double predicted = 1 + fmax(tf, tb) / pb_arm_times(bare).median;
+        snprintf(m->note, sizeof m->note,
+                 "%+.2f MB and %+.2f MFLOP predict %.3f x base; measured %.3f of that",
+                 1e-6 * (m->bytes - bare->bytes), 1e-6 * (m->flops - bare->flops), predicted,
+                 pb_arm_ratio(m, bare) / predicted);
+        if (!strcmp(m->name, "lora"))
+            m->at_most = 1.25 * predicted;
+    }
+}
+
+// Decoding, every row another tenant; the time that added bytes and FLOPs predict is noted.
+static pb_err tenants_subject(pb_bench *b, const char *geometry, size_t rows)
+{
+    pb_err err = PB_OK;
+    pb_subject s = {0};
+    pb_work w = {0};
+    pb_adapter **adapter = calloc(PB_BENCH_MOST * rows, sizeof *adapter);
+    size_t context = b->context ? b->context : 64;
+    if (!adapter)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", rows);
+    PB_GO(pb_subject_open(&s, geometry, b->weights ? b->weights : "fp32", false));
+    w.tokens = (double)rows;
+    snprintf(w.name, sizeof w.name, "decode, geometry %.40s, %s, %zu rows of as many tenants",
+             geometry, pb_model_storage(s.m), rows);
+    PB_GO(pb_limit_flops(&w, b->plan.threads));
+    int limit, base = 0;
+    PB_GO(pb_limit_bytes(&w, (double)pb_model_resident(s.m), b->plan.threads, &limit));
+    for (size_t i = 0; i <= b->n_methods; i++) {
+        const char *method = i ? b->method[i - 1] : "base";
+        for (size_t t = 0; i && t < rows; t++)
+            PB_GO(pb_subject_adapter(&adapter[(i - 1) * rows + t], s.m, method, t, false));
+        pb_rig_args r = {.kind = PB_RIG_DECODE,
+                         .model = s.m,
+                         .adapters = i ? adapter + (i - 1) * rows : NULL,
+                         .n_adapters = i ? rows : 0,
+                         .sequences = rows,
+                         .tokens = 1,
+                         .context = context,
+                         .threads = b->plan.threads};
+        pb_arm *arm;
+        PB_GO(pb_rig_arm(&arm, &w, method, &r));
+        arm->limit = limit;
+        int ours = (int)w.n - 1;
+        if (!i)
+            base = ours;
+        else
+            arm->against = base;
+        if (i && (!strcmp(method, "pedro") || !strcmp(method, "ia3")))
+            arm->at_most = 1.02;
+    }
+    err = pb_work_run(&w, &b->plan);
+    note_predictions(&w, limit, base);
+    err = pb_bench_hand_on(b, &w, err);
+done:
+    pb_work_free(&w);
+    pb_subject_adapters_free(adapter, PB_BENCH_MOST * rows);
+    free(adapter);
+    pb_model_close(s.m);
+    return err;
+}
+
+// Parallel regions of one decoding step: counted, not timed.
+static pb_err barriers_subject(pb_bench *b, const char *geometry)
+{
+    pb_err err = PB_OK;
+    pb_subject s = {0};
+    size_t rows = b->n_rows ? b->rows[0] : 16;
+    pb_adapter **adapter = calloc(rows, sizeof *adapter);
+    pb_rig *rig = NULL;
+    PB_GO(adapter ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", rows));
+    PB_GO(pb_subject_open(&s, geometry, b->weights, false));
+    for (size_t i = 0; i <= b->n_methods; i++) {
+        const char *method = i ? b->method[i - 1] : "base";
+        for (size_t t = 0; i && t < rows; t++)
+            PB_GO(pb_subject_adapter(&adapter[t], s.m, method, t, false));
+        PB_GO(pb_rig_new(&rig, &(pb_rig_args){.kind = PB_RIG_DECODE,
+                                              .model = s.m,
+                                              .adapters = adapter,
+                                              .n_adapters = i ? rows : 0,
+                                              .sequences = rows,
+                                              .tokens = 1,
+                                              .context = b->context ? b->context : 64,
+                                              .threads = b->plan.threads}));
+        pb_regions g = {
+            .geometry = geometry, .method = method, .rows = rows, .layers = s.m->config.layers};
+        for (int k = 0; k < PB_COMPONENTS; k++)
+            g.of[k] = pb_rig_counts(rig)[k].regions;
+        pb_rig_free(rig);
+        rig = NULL;
+        pb_subject_adapters_free(adapter, rows);
+        PB_GO(b->regions(b->self, &g));
+    }
+done:
+    pb_rig_free(rig);
+    pb_subject_adapters_free(adapter, rows);
+    free(adapter);
+    pb_model_close(s.m);
+    return err;
+}
+
+static pb_err each_geometry(pb_bench *b, pb_err (*subject)(pb_bench *, const char *))
+{
+    for (size_t g = 0; g < b->n_geometries; g++)
+        PB_TRY(subject(b, b->geometry[g]));
+    return PB_OK;
+}
+
+pb_err pb_bench_train(pb_bench *b)
+{
+    return each_geometry(b, train_subject);
+}
+
+static pb_err prefill_subject(pb_bench *b, const char *geometry)
+{
+    return serve_subject(b, geometry, PB_RIG_PREFILL, b->sequences ? b->sequences : 1);
+}
+
+pb_err pb_bench_prefill(pb_bench *b)
+{
+    return each_geometry(b, prefill_subject);
+}
+
+static const size_t rows_default[] = {1, 8, 16};
+enum { N_ROWS_DEFAULT = sizeof rows_default / sizeof *rows_default };
+
+static pb_err decode_subject(pb_bench *b, const char *geometry)
+{
+    for (size_t i = 0; i < (b->n_rows ? b->n_rows : N_ROWS_DEFAULT); i++)
+        PB_TRY(serve_subject(b, geometry, PB_RIG_DECODE, b->n_rows ? b->rows[i] : rows_default[i]));
+    return PB_OK;
+}
+
+pb_err pb_bench_decode(pb_bench *b)
+{
+    return each_geometry(b, decode_subject);
+}
+
+static pb_err tenants_rows(pb_bench *b, const char *geometry)
+{
+    for (size_t i = 0; i < (b->n_rows ? b->n_rows : N_ROWS_DEFAULT); i++) {
+        size_t rows = b->n_rows ? b->rows[i] : rows_default[i];
+        if (rows > 1)
+            PB_TRY(tenants_subject(b, geometry, rows));
+    }
+    return PB_OK;
+}
+
+pb_err pb_bench_tenants(pb_bench *b)
+{
+    return each_geometry(b, tenants_rows);
+}
+
+pb_err pb_bench_barriers(pb_bench *b)
+{
+    return each_geometry(b, barriers_subject);
+}

@@ -1,0 +1,137 @@
+#include "bench/internal.h"
+
+#include "bench/peer.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "model/open_model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const pb_bench_part pb_bench_parts[] = {
+    {"machine", pb_bench_machine},   {"kernels", pb_bench_kernels},
+    {"train", pb_bench_train},       {"prefill", pb_bench_prefill},
+    {"decode", pb_bench_decode},     {"tenants", pb_bench_tenants},
+    {"barriers", pb_bench_barriers}, {NULL, NULL},
+};
+
+// Geometries by letter: those of the performance page.
+static const struct {
+    const char *name, *spec;
+} geometries[] = {
+    {"A", "random:768x2048x12x12x12x32000"}, // 110 M
+    {"B", "random:288x768x6x6x6x32000"},     // 15 M
+    {"C", "random:2048x5632x22x32x4x32000"}, // TinyLlama, 1.1 B
+};
+
+const char *pb_bench_spec(const char *geometry)
+{
+    for (size_t i = 0; i < sizeof geometries / sizeof *geometries; i++)
+        if (!strcmp(geometry, geometries[i].name))
+            return geometries[i].spec;
+    return geometry;
+}
+
+pb_err pb_bench_hand_on(pb_bench *b, pb_work *w, pb_err err)
+{
+    pb_err kept = w->n && w->arm[0].n ? b->work(b->self, w) : PB_OK;
+    pb_work_free(w);
+    return err ? err : kept;
+}
+
+pb_err pb_bench_measure(pb_bench *b, pb_work *w)
+{
+    return pb_bench_hand_on(b, w, pb_work_run(w, &b->plan));
+}
+
+pb_err pb_subject_open(pb_subject *s, const char *name, const char *weights, bool trainable)
+{
+    pb_model_args args = {.trainable = trainable};
+    if (weights)
+        PB_TRY(pb_storage_find(&args.weights, weights));
+    *s = (pb_subject){.name = name, .sequences = strcmp(name, "B") ? 4 : 8};
+    return pb_open_model(&s->m, pb_bench_spec(name), 1, &args);
+}
+
+pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *method, size_t which,
+                          bool trainable)
+{
+    pb_err err = PB_OK;
+    void *options = NULL;
+    const pb_method *k = pb_method_find(method);
+    *out = NULL;
+    if (!k)
+        return PB_USAGE;
+    PB_TRY(pb_options_new(&options, k));
+    // Keys and values of a text are not needed to measure.
+    if (pb_option_find(k, "init"))
+        (void)pb_options_set(k, options, "init", "random");
+    PB_GO(pb_adapter_new(out, k, options, &m->config, trainable));
+    PB_GO(pb_adapter_init(*out, m, which + 1, 0, NULL, NULL, NULL));
+    // Initial values may leave the backbone untouched; those of a trained adapter do not.
+    pb_adapter *a = *out;
+    for (size_t i = 0; i < a->layout.n; i++) {
+        const pb_spec *s = &a->layout.spec[i];
+        pb_rng r = pb_rng_make(which + 1, PB_STREAM_SAMPLE, (uint32_t)i);
+        for (size_t v = 0; v < s->rows * s->cols; v++)
+            a->params.v[s->offset + v] += (real)(0.02 * (pb_rng_uniform(&r) - 0.5));
+    }
+    if (!trainable)
+        PB_GO(pb_adapter_serve(a, m));
+done:
+    free(options);
+    return err;
+}
+
+void pb_subject_adapters_free(pb_adapter **a, size_t n)
+{
+    for (size_t i = 0; a && i < n; i++) {
+        pb_adapter_free(a[i]);
+        a[i] = NULL;
+    }
+}
+
+static json_t *request(const pb_bench *b, const char *what, const pb_subject *s,
+                       const pb_rig_args *r, const char *method, const char *weights)
+{
+    const pb_config *c = &s->m->config;
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "work",
+                     what, "method", method, "weights", weights,                         //
+                     "width", (json_int_t)c->width, "ffn", (json_int_t)c->ffn,           //
+                     "layers", (json_int_t)c->layers, "heads", (json_int_t)c->heads,     //
+                     "kv_heads", (json_int_t)c->kv_heads, "vocab", (json_int_t)c->vocab, //
+                     "sequences", (json_int_t)r->sequences, "tokens", (json_int_t)r->tokens,
+                     "context", (json_int_t)r->context, "threads", b->plan.threads);
+}
+
+pb_err pb_bench_peer(pb_bench *b, pb_work *w, const char *peer, const char *what,
+                     const pb_subject *s, const pb_rig_args *r, const char *method,
+                     const char *weights, int against)
+{
+    char script[4096], name[96], *absent = NULL;
+    pb_arm *arm;
+    if (!b->peers)
+        return PB_OK;
+    PB_TRY(pb_path(script, sizeof script, "%s/%s.py", b->peers, peer));
+    snprintf(name, sizeof name, "%s %s", peer, method);
+    char python[] = "/usr/bin/python3";
+    char *argv[] = {python, script, NULL};
+    json_t *ask = request(b, what, s, r, method, weights);
+    if (!ask)
+        return pb_fail(PB_MEMORY, NULL, "no memory to ask %s", peer);
+    pb_err err = pb_peer_arm(&arm, w, name, argv, ask, &absent);
+    json_decref(ask);
+    PB_TRY(err);
+    if (absent) {
+        if (!json_object_get(b->absent, name)) {
+            json_object_set_new(b->absent, name, json_string(absent));
+            pb_warn("%s is absent: %s", name, absent);
+        }
+        free(absent);
+        return PB_OK;
+    }
+    arm->against = against;
+    arm->flops = w->arm[against].flops;
+    return PB_OK;
+}
