@@ -1,24 +1,26 @@
 """Writes a model folder (config.json, tensors) as GGUF version 3 or as a llama2.c checkpoint, the
 way their converters do: other names, rows of q and k in interleaved order where the reader turns
-neighbours, Gemma's norms with the 1 added, LLaMA-3's frequency divisors as a tensor.
+neighbours, Gemma's norms with the 1 added, LLaMA-3's frequency divisors as a tensor. The file format
+is paper/peers/gguf.py's.
 
-    GGUF: "GGUF", u32 version, u64 tensors, u64 keys; keys: string, u32 type, value; tensors:
-    string, u32 dimensions, u64 each (innermost first), u32 type, u64 offset; data, aligned.
-    Q8_0: blocks of 32 values, f16 scale and 32 signed bytes.
-
-Sources: ggml's gguf specification; llama.cpp's tensor names; karpathy/llama2.c, export.py.
+Sources: llama.cpp's tensor names; karpathy/llama2.c, export.py.
 
 Usage: make_gguf.py FOLDER FILE [--type F32|F16|BF16|Q8_0]
 """
 import argparse
+import os
 import struct
+import sys
 
 import numpy as np
 
 import architectures as arch
 import reference as ref
 
-TYPES = {"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
+sys.path.append(os.path.join(os.path.dirname(__file__), "../../paper/peers"))
+import gguf
+from gguf import TYPES, quantised
+
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
@@ -31,57 +33,10 @@ ARCHS = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen2", "Qwen3": "qwen3
          "Gemma2": "gemma2"}
 
 
-def quantised(a):
-    """(scales f16, bytes), a block of 32 per row, and the values they stand for."""
-    x = np.asarray(a, np.float32).reshape(-1, 32)
-    d = (np.abs(x).max(1, keepdims=True) / 127).astype(np.float16)
-    q = np.clip(np.rint(x / np.maximum(d.astype(np.float32), 1e-12)), -127, 127).astype(np.int8)
-    return d, q, (d.astype(np.float64) * q).reshape(np.shape(a))
-
-
-def tensor_bytes(a, kind):
-    if kind != "Q8_0":
-        return ref.raw_bytes(a, kind)
-    d, q, _ = quantised(a)
-    return np.concatenate([d.view(np.int8), q], 1).tobytes()
-
-
-def _string(s):
-    return struct.pack("<Q", len(s.encode())) + s.encode()
-
-
-def _value(v):
-    """(type, bytes): the type follows from Python's; bool before int, which it is."""
-    if isinstance(v, bool):
-        return 7, struct.pack("<?", v)
-    if isinstance(v, int):
-        return 4, struct.pack("<I", v)
-    if isinstance(v, float):
-        return 6, struct.pack("<f", v)
-    if isinstance(v, str):
-        return 8, _string(v)
-    kinds = [_value(x) for x in v]
-    return 9, struct.pack("<IQ", kinds[0][0], len(v)) + b"".join(b for _, b in kinds)
-
-
 def write_gguf(path, keys, tensors, alignment=32):
     """keys {name: value}; tensors {name: (array, type)}."""
-    if alignment != 32:
-        keys = dict(keys, **{"general.alignment": alignment})
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
-    for k, v in keys.items():
-        kind, raw = _value(v)
-        head += _string(k) + struct.pack("<I", kind) + raw
-    data = b""
-    for name, (a, kind) in tensors.items():
-        shape = np.shape(a)[::-1]
-        head += _string(name) + struct.pack("<I%dQ" % len(shape), len(shape), *shape)
-        head += struct.pack("<IQ", TYPES[kind], len(data))
-        data += tensor_bytes(a, kind)
-        data += b"\0" * (-len(data) % alignment)
-    with open(path, "wb") as f:
-        f.write(head + b"\0" * (-len(head) % alignment) + data)
-    return path
+    return gguf.write(path, keys, {name: (np.shape(a), kind, lambda a=a: a)
+                                   for name, (a, kind) in tensors.items()}, alignment)
 
 
 def interleaved(a, heads):
