@@ -30,10 +30,11 @@ typedef struct pb_arm {
     pb_arm_kind kind;
     // What one run needs (or, of a limit, does). Activations count as nothing.
     double flops, bytes;
-    int limit;      // which arm of bytes is its limit, besides that of FLOPs; or PB_NO_ARM
-    int against;    // which arm of ours a peer (or a variant) is compared with; or PB_NO_ARM
-    double floor;   // fraction of the limit that is expected; 0: none
-    double at_most; // times as long as the arm `against`, that is expected; 0: none
+    int limit;    // which arm of bytes is its limit, besides that of FLOPs; or PB_NO_ARM
+    int against;  // which arm of ours a peer (or a variant) is compared with; or PB_NO_ARM
+    double floor; // fraction of the limit that is expected; 0: none
+    // Expected times as long as the arm `against`: at most (a variant), at least (a peer). 0: none.
+    double at_most, at_least;
     // Runs `runs` times, after one untimed run if `warm`; *seconds are those of the runs together.
     pb_err (*sample)(void *self, bool warm, size_t runs, double *seconds);
     void *self;

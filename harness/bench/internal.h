@@ -34,9 +34,17 @@ pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *metho
                           bool trainable);
 void pb_subject_adapters_free(pb_adapter **a, size_t n);
 
-// Adds a peer's arm for the same work as arm `against`, if peers are wanted and it can do it.
-pb_err pb_bench_peer(pb_bench *b, pb_work *w, const char *peer, const char *what,
-                     const pb_subject *s, const pb_rig_args *r, const char *method,
-                     const char *weights, int against);
+// A peer's arm for the same work as arm `against`.
+typedef struct pb_bench_rival {
+    const char *peer;                    // "pytorch", "llama.cpp" or "llm.c"
+    const char *label;                   // of the arm, behind the peer's name
+    const char *what, *method, *weights; // "train", "prefill" or "decode"
+    int against;
+    double at_least; // times as long as ours, that is expected; 0: none
+} pb_bench_rival;
+
+// Adds it if peers are wanted and this one can do it.
+pb_err pb_bench_peer(pb_bench *b, pb_work *w, const pb_subject *s, const pb_rig_args *r,
+                     const pb_bench_rival *rival);
 
 #endif

@@ -5,6 +5,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+// The peers of the training arm that was added last.
+static pb_err train_rivals(pb_bench *b, pb_work *w, const pb_subject *s, const pb_rig_args *r,
+                           const char *method)
+{
+    bool full = !strcmp(method, "full"), A = !strcmp(s->name, "A"), B = !strcmp(s->name, "B");
+    pb_bench_rival v = {.peer = "pytorch",
+                        .label = method,
+                        .what = "train",
+                        .method = method,
+                        .weights = "fp32",
+                        .against = (int)w->n - 1,
+                        .at_least = full && B ? 1.4
+                                    : A       ? 1.6
+                                    : B       ? 1.8
+                                              : 0};
+    PB_TRY(pb_bench_peer(b, w, s, r, &v));
+    v.peer = "llm.c";
+    v.at_least = 0;
+    return full ? pb_bench_peer(b, w, s, r, &v) : PB_OK;
+}
+
 // One work for a geometry: training steps of every method and, with "full" among them, of all
 // weights.
 static pb_err train_subject(pb_bench *b, const char *geometry)
@@ -44,8 +65,7 @@ static pb_err train_subject(pb_bench *b, const char *geometry)
                      pb_rig_counts(arm->self)[PB_ATTENTION].regions +
                      pb_rig_counts(arm->self)[PB_ADAPTER].regions +
                      pb_rig_counts(arm->self)[PB_HEAD].regions);
-        int ours = (int)w.n - 1;
-        PB_GO(pb_bench_peer(b, &w, "pytorch", "train", &s, &r, b->method[i], "fp32", ours));
+        PB_GO(train_rivals(b, &w, &s, &r, b->method[i]));
     }
     PB_GO(pb_bench_measure(b, &w));
 done:
@@ -59,6 +79,27 @@ done:
 
 static const char *const storages[] = {"fp32", "bf16", "int8"};
 enum { N_STORAGES = sizeof storages / sizeof *storages };
+
+// The peers of the arm of prefill or decoding that was added last.
+static pb_err serve_rivals(pb_bench *b, pb_work *w, const pb_subject *s, const pb_rig_args *r,
+                           const char *weights)
+{
+    bool decode = r->kind == PB_RIG_DECODE, A = !strcmp(s->name, "A");
+    pb_bench_rival v = {.peer = "pytorch",
+                        .label = weights,
+                        .what = decode ? "decode" : "prefill",
+                        .method = "base",
+                        .weights = weights,
+                        .against = (int)w->n - 1};
+    if (!strcmp(weights, "fp32"))
+        PB_TRY(pb_bench_peer(b, w, s, r, &v));
+    v.peer = "llama.cpp";
+    if (decode)
+        v.at_least = r->sequences > 1 ? 1.5 : 1;
+    else if (A && !strcmp(weights, "fp32"))
+        v.at_least = 1.5;
+    return pb_bench_peer(b, w, s, r, &v);
+}
 
 // Prefill of one prompt, or decoding of `sequences` rows, in every storage asked for.
 static pb_err serve_subject(pb_bench *b, const char *geometry, pb_rig_kind kind, size_t sequences)
@@ -92,11 +133,10 @@ static pb_err serve_subject(pb_bench *b, const char *geometry, pb_rig_kind kind,
         pb_arm *arm;
         PB_GO(pb_rig_arm(&arm, &w, storages[k], &r));
         arm->limit = limit;
-        arm->floor = decode ? (sequences == 1 ? 0.9 : 0) : !strcmp(geometry, "A") ? 0.8 : 0;
-        int ours = (int)w.n - 1;
-        if (k == 0)
-            PB_GO(pb_bench_peer(b, &w, "pytorch", decode ? "decode" : "prefill", &s[k], &r, "base",
-                                storages[k], ours));
+        arm->floor = decode && sequences == 1                  ? 0.9
+                     : !decode && !k && !strcmp(geometry, "A") ? 0.8
+                                                               : 0;
+        PB_GO(serve_rivals(b, &w, &s[k], &r, storages[k]));
     }
     PB_GO(pb_bench_measure(b, &w));
 done:
@@ -128,54 +168,76 @@ static void note_predictions(pb_work *w, int limit, int base)
     }
 }
 
+// A batch of `rows` sequences, each decoding one token, and who they belong to.
+typedef struct tenants_batch {
+    pb_subject s;
+    size_t rows, context;
+    int limit, base; // arms: of bytes, and of the bare model
+} tenants_batch;
+
+// An arm of n adapters (0: the bare model; 1: one for all rows; else one for each), and its peer.
+static pb_err tenants_arm(pb_bench *b, pb_work *w, const tenants_batch *t, const char *method,
+                          pb_adapter *const *adapter, size_t n, const char *label)
+{
+    pb_rig_args r = {.kind = PB_RIG_DECODE,
+                     .model = t->s.m,
+                     .adapters = adapter,
+                     .n_adapters = n,
+                     .sequences = t->rows,
+                     .tokens = 1,
+                     .context = t->context,
+                     .threads = b->plan.threads};
+    pb_arm *arm;
+    PB_TRY(pb_rig_arm(&arm, w, label, &r));
+    arm->limit = t->limit;
+    arm->against = n ? t->base : PB_NO_ARM;
+    arm->at_most = !strcmp(method, "pedro") || !strcmp(method, "ia3") ? 1.02 : 0;
+    if (n && strcmp(method, "lora"))
+        return PB_OK;
+    return pb_bench_peer(b, w, &t->s, &r,
+                         &(pb_bench_rival){.peer = "llama.cpp",
+                                           .label = label,
+                                           .what = "decode",
+                                           .method = method,
+                                           .weights = pb_model_storage(t->s.m),
+                                           .against = (int)w->n - 1,
+                                           .at_least = n > 1 ? 6 : 1.5});
+}
+
 // Decoding, every row another tenant; the time that added bytes and FLOPs predict is noted.
 static pb_err tenants_subject(pb_bench *b, const char *geometry, size_t rows)
 {
     pb_err err = PB_OK;
-    pb_subject s = {0};
     pb_work w = {0};
+    tenants_batch t = {.rows = rows, .context = b->context ? b->context : 64};
     pb_adapter **adapter = calloc(PB_BENCH_MOST * rows, sizeof *adapter);
-    size_t context = b->context ? b->context : 64;
     if (!adapter)
         return pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", rows);
-    PB_GO(pb_subject_open(&s, geometry, b->weights ? b->weights : "fp32", false));
+    PB_GO(pb_subject_open(&t.s, geometry, b->weights ? b->weights : "fp32", false));
     w.tokens = (double)rows;
     snprintf(w.name, sizeof w.name, "decode, geometry %.40s, %s, %zu rows of as many tenants",
-             geometry, pb_model_storage(s.m), rows);
+             geometry, pb_model_storage(t.s.m), rows);
     PB_GO(pb_limit_flops(&w, b->plan.threads));
-    int limit, base = 0;
-    PB_GO(pb_limit_bytes(&w, (double)pb_model_resident(s.m), b->plan.threads, &limit));
-    for (size_t i = 0; i <= b->n_methods; i++) {
-        const char *method = i ? b->method[i - 1] : "base";
-        for (size_t t = 0; i && t < rows; t++)
-            PB_GO(pb_subject_adapter(&adapter[(i - 1) * rows + t], s.m, method, t, false));
-        pb_rig_args r = {.kind = PB_RIG_DECODE,
-                         .model = s.m,
-                         .adapters = i ? adapter + (i - 1) * rows : NULL,
-                         .n_adapters = i ? rows : 0,
-                         .sequences = rows,
-                         .tokens = 1,
-                         .context = context,
-                         .threads = b->plan.threads};
-        pb_arm *arm;
-        PB_GO(pb_rig_arm(&arm, &w, method, &r));
-        arm->limit = limit;
-        int ours = (int)w.n - 1;
-        if (!i)
-            base = ours;
-        else
-            arm->against = base;
-        if (i && (!strcmp(method, "pedro") || !strcmp(method, "ia3")))
-            arm->at_most = 1.02;
+    PB_GO(pb_limit_bytes(&w, (double)pb_model_resident(t.s.m), b->plan.threads, &t.limit));
+    t.base = (int)w.n;
+    PB_GO(tenants_arm(b, &w, &t, "base", NULL, 0, "base"));
+    for (size_t i = 0; i < b->n_methods; i++) {
+        const char *method = b->method[i];
+        pb_adapter **own = adapter + i * rows;
+        for (size_t k = 0; k < rows; k++)
+            PB_GO(pb_subject_adapter(&own[k], t.s.m, method, k, false));
+        PB_GO(tenants_arm(b, &w, &t, method, own, rows, method));
+        if (!strcmp(method, "lora"))
+            PB_GO(tenants_arm(b, &w, &t, method, own, 1, "lora, one for all"));
     }
     err = pb_work_run(&w, &b->plan);
-    note_predictions(&w, limit, base);
+    note_predictions(&w, t.limit, t.base);
     err = pb_bench_hand_on(b, &w, err);
 done:
     pb_work_free(&w);
     pb_subject_adapters_free(adapter, PB_BENCH_MOST * rows);
     free(adapter);
-    pb_model_close(s.m);
+    pb_model_close(t.s.m);
     return err;
 }
 

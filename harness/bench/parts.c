@@ -92,46 +92,59 @@ void pb_subject_adapters_free(pb_adapter **a, size_t n)
     }
 }
 
-static json_t *request(const pb_bench *b, const char *what, const pb_subject *s,
-                       const pb_rig_args *r, const char *method, const char *weights)
+static json_t *request(const pb_bench *b, const pb_subject *s, const pb_rig_args *r,
+                       const pb_bench_rival *v)
 {
     const pb_config *c = &s->m->config;
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "work",
-                     what, "method", method, "weights", weights,                         //
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}",
+                     "work", v->what, "method", v->method, "weights", v->weights,        //
                      "width", (json_int_t)c->width, "ffn", (json_int_t)c->ffn,           //
                      "layers", (json_int_t)c->layers, "heads", (json_int_t)c->heads,     //
                      "kv_heads", (json_int_t)c->kv_heads, "vocab", (json_int_t)c->vocab, //
-                     "sequences", (json_int_t)r->sequences, "tokens", (json_int_t)r->tokens,
-                     "context", (json_int_t)r->context, "threads", b->plan.threads);
+                     "adapters", (json_int_t)r->n_adapters, "sequences", (json_int_t)r->sequences,
+                     "tokens", (json_int_t)r->tokens, "context", (json_int_t)r->context, "threads",
+                     b->plan.threads);
 }
 
-pb_err pb_bench_peer(pb_bench *b, pb_work *w, const char *peer, const char *what,
-                     const pb_subject *s, const pb_rig_args *r, const char *method,
-                     const char *weights, int against)
+// Keeps why a peer's arm is not there, and says so unless another arm had the same reason.
+static void note_absent(pb_bench *b, const char *name, const char *why)
+{
+    const char *other;
+    json_t *reason;
+    bool said = false;
+    json_object_foreach(b->absent, other, reason) said |= !strcmp(json_string_value(reason), why);
+    json_object_set_new(b->absent, name, json_string(why));
+    if (!said)
+        pb_warn("%s is absent: %s", name, why);
+}
+
+pb_err pb_bench_peer(pb_bench *b, pb_work *w, const pb_subject *s, const pb_rig_args *r,
+                     const pb_bench_rival *v)
 {
     char script[4096], name[96], *absent = NULL;
+    char python[] = "/usr/bin/python3", *argv[] = {python, script, NULL};
     pb_arm *arm;
     if (!b->peers)
         return PB_OK;
-    PB_TRY(pb_path(script, sizeof script, "%s/%s.py", b->peers, peer));
-    snprintf(name, sizeof name, "%s %s", peer, method);
-    char python[] = "/usr/bin/python3";
-    char *argv[] = {python, script, NULL};
-    json_t *ask = request(b, what, s, r, method, weights);
+    PB_TRY(pb_path(script, sizeof script, "%s/%s.py", b->peers, v->peer));
+    // Modules of Python have no dots in their names.
+    for (char *c = strrchr(script, '/'); c < script + strlen(script) - 3; c++)
+        *c = *c == '.' ? '_' : *c;
+    snprintf(name, sizeof name, "%s %s", v->peer, v->label);
+    json_t *ask = request(b, s, r, v);
     if (!ask)
-        return pb_fail(PB_MEMORY, NULL, "no memory to ask %s", peer);
+        return pb_fail(PB_MEMORY, NULL, "no memory to ask %s", v->peer);
     pb_err err = pb_peer_arm(&arm, w, name, argv, ask, &absent);
     json_decref(ask);
     PB_TRY(err);
     if (absent) {
-        if (!json_object_get(b->absent, name)) {
-            json_object_set_new(b->absent, name, json_string(absent));
-            pb_warn("%s is absent: %s", name, absent);
-        }
+        note_absent(b, name, absent);
         free(absent);
         return PB_OK;
     }
-    arm->against = against;
-    arm->flops = w->arm[against].flops;
+    arm->against = v->against;
+    arm->at_least = v->at_least;
+    if (!(arm->flops > 0))
+        arm->flops = w->arm[v->against].flops;
     return PB_OK;
 }

@@ -1,8 +1,11 @@
 #include "bench/peer.h"
 
+#include "core/file.h"
 #include "core/log.h"
+#include "core/threads.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -36,13 +39,33 @@ static void end(void *self)
     free(p);
 }
 
-static pb_err start(peer *p, char *const *argv)
+// Our environment, but a setting of OpenMP that suits us alone: peers run by their own defaults.
+// Released with free.
+static char **environment(void)
 {
     extern char **environ;
+    static const char ours[] = "GOMP_SPINCOUNT=";
+    size_t n = 0, kept = 0;
+    while (environ[n])
+        n++;
+    char **out = calloc(n + 1, sizeof *out);
+    for (size_t i = 0; out && i < n; i++)
+        if (!getenv(PB_SPINCOUNT_OURS) || strncmp(environ[i], ours, sizeof ours - 1))
+            out[kept++] = environ[i];
+    return out;
+}
+
+static pb_err start(peer *p, char *const *argv)
+{
     int to[2] = {-1, -1}, from[2] = {-1, -1};
     posix_spawn_file_actions_t act;
-    if (pipe(to) || pipe(from))
+    char **env = environment();
+    if (!env)
+        return pb_fail(PB_MEMORY, NULL, "no memory to start %s", p->name);
+    if (pipe(to) || pipe(from)) {
+        free(env);
         return pb_fail(PB_IO, NULL, "%s: no pipe: %s", p->name, strerror(errno));
+    }
     posix_spawn_file_actions_init(&act);
     posix_spawn_file_actions_adddup2(&act, to[0], 0);
     posix_spawn_file_actions_adddup2(&act, from[1], 1);
@@ -50,7 +73,8 @@ static pb_err start(peer *p, char *const *argv)
         posix_spawn_file_actions_addclose(&act, to[i]);
         posix_spawn_file_actions_addclose(&act, from[i]);
     }
-    int failed = posix_spawnp(&p->pid, argv[0], &act, NULL, argv, environ);
+    int failed = posix_spawnp(&p->pid, argv[0], &act, NULL, argv, env);
+    free(env);
     posix_spawn_file_actions_destroy(&act);
     close(to[0]);
     close(from[1]);
@@ -145,6 +169,7 @@ pb_err pb_peer_arm(pb_arm **out, pb_work *w, const char *name, char *const *argv
         a->self = p;
         a->sample = sample;
         a->release = end;
+        a->flops = json_number_value(json_object_get(answer, "flops"));
         snprintf(a->note, sizeof a->note, "%s", ready);
         p = NULL;
     } else {
@@ -155,4 +180,30 @@ done:
     if (p)
         end(p);
     return err;
+}
+
+pb_err pb_peer_folder_make(char *out, size_t size)
+{
+    const char *tmp = getenv("TMPDIR");
+    PB_TRY(pb_path(out, size, "%s/pedrobench-peers-XXXXXX", tmp && *tmp ? tmp : "/tmp"));
+    if (!mkdtemp(out))
+        return pb_fail(PB_IO, "TMPDIR may name another folder", "cannot make %s: %s", out,
+                       strerror(errno));
+    return setenv("PB_PEER_FOLDER", out, 1) ? pb_fail(PB_MEMORY, NULL, "no memory for %s", out)
+                                            : PB_OK;
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    if (remove(path))
+        pb_warn("cannot remove %s: %s", path, strerror(errno));
+    return 0;
+}
+
+void pb_peer_folder_remove(const char *folder)
+{
+    nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }

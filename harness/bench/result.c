@@ -21,16 +21,17 @@ static json_t *arm_json(const pb_work *w, const pb_arm *a)
     json_t *samples = json_array();
     for (size_t k = 0; k < a->n; k++)
         json_array_append_new(samples, json_real(a->seconds[k]));
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:f, s:f, s:o, s:o, s:s*, s:o, s:o, s:s*, s:I, "
-                     "s:o}",
-                     "name", a->name, "kind", kinds[a->kind],                                //
-                     "median_seconds", nullable(t.median), "lower_quartile", nullable(t.lo), //
-                     "upper_quartile", nullable(t.hi), "flops", a->flops, "bytes", a->bytes, //
-                     "fraction_of_limit", nullable(pb_arm_fraction(w, a)), "floor",
-                     expected(a->floor), "against", other ? other->name : NULL, "time_ratio",
-                     nullable(other ? pb_arm_ratio(a, other) : NAN), "at_most",
-                     expected(a->at_most), "note", *a->note ? a->note : NULL, "runs_per_sample",
-                     (json_int_t)a->runs, "seconds", samples);
+    return json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:f, s:f, s:o, s:o, s:s*, s:o, s:o, s:o, s:s*, s:I, "
+        "s:o}",
+        "name", a->name, "kind", kinds[a->kind],                                //
+        "median_seconds", nullable(t.median), "lower_quartile", nullable(t.lo), //
+        "upper_quartile", nullable(t.hi), "flops", a->flops, "bytes", a->bytes, //
+        "fraction_of_limit", nullable(pb_arm_fraction(w, a)), "floor", expected(a->floor),
+        "against", other ? other->name : NULL, "time_ratio",
+        nullable(other ? pb_arm_ratio(a, other) : NAN), "at_most", expected(a->at_most), "at_least",
+        expected(a->at_least), "note", *a->note ? a->note : NULL, "runs_per_sample",
+        (json_int_t)a->runs, "seconds", samples);
 }
 
 json_t *pb_work_json(const pb_work *w)

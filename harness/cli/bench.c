@@ -1,8 +1,10 @@
 // `pedrobench bench`: the suite's speed as fractions of what the machine can do, and beside other
 // programs.
 #include "bench/parts.h"
+#include "bench/peer.h"
 #include "cli/common/common.h"
 #include "cli/common/grid.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "results/bench.h"
@@ -23,7 +25,7 @@ struct args {
     pb_grid barriers;
 };
 
-enum { PEERS = 256, JSON, MIN_ROUNDS, SAMPLE, SEQUENCES, TOKENS, CONTEXT };
+enum { PEERS = 256, LLAMA_CPP, LLM_C, JSON, MIN_ROUNDS, SAMPLE, SEQUENCES, TOKENS, CONTEXT };
 
 static const struct argp_option opts[] = {
     {"geometry", 'g', "NAMES", 0,
@@ -35,7 +37,13 @@ static const struct argp_option opts[] = {
     {"sequences", SEQUENCES, "N", 0, "Sequences of a training batch (default 4; 8 for B)", 0},
     {"tokens", TOKENS, "N", 0, "Tokens of each (default 256), or of a prompt (default 512)", 0},
     {"context", CONTEXT, "N", 0, "Tokens in front of a decoded one (default 64)", 0},
-    {"peers", PEERS, 0, 0, "The same work by PyTorch, in the same rounds", 0},
+    {"peers", PEERS, 0, 0,
+     "The same work by PyTorch, llama.cpp and llm.c, in the same rounds; those that are not there "
+     "are named",
+     0},
+    {"llama-cpp", LLAMA_CPP, "DIR", 0,
+     "A build of llama.cpp with shared libraries (or PB_LLAMA_CPP of the environment)", 0},
+    {"llm-c", LLM_C, "DIR", 0, "A build of llm.c's test_gpt2 (or PB_LLM_C)", 0},
     {"seconds", 's', "S", 0, "Time for the rounds of one work (default 10)", 0},
     {"min-rounds", MIN_ROUNDS, "N", 0, "Rounds whatever the time (default 7)", 0},
     {"sample", SAMPLE, "S", 0, "Shortest sample (default 0.03)", 0},
@@ -82,6 +90,15 @@ static const pb_bench_part *find_part(const char *name)
     return NULL;
 }
 
+// A peer's script finds the build in the environment.
+static pb_err build_folder(const char *option, const char *variable, const char *folder)
+{
+    if (!pb_is_dir(folder))
+        return pb_fail(PB_USAGE, "the folder of a build", "%s: %s is no folder", option, folder);
+    return setenv(variable, folder, 1) ? pb_fail(PB_MEMORY, NULL, "no memory for %s", option)
+                                       : PB_OK;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     static char scripts[] = PB_SOURCE_DIR "/paper/peers";
@@ -122,6 +139,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case PEERS:
         b->peers = scripts;
+        break;
+    case LLAMA_CPP:
+        err = build_folder("--llama-cpp", "PB_LLAMA_CPP", arg);
+        break;
+    case LLM_C:
+        err = build_folder("--llm-c", "PB_LLM_C", arg);
         break;
     case JSON:
         a->json = true;
@@ -190,7 +213,7 @@ static void add_head(pb_grid *g, const char *const *head)
 static pb_err print_work(struct args *a, const pb_work *w)
 {
     static const char *const head[] = {"arm",  "ms",       "quartiles", "tokens/s", "GFLOP/s",
-                                       "GB/s", "of limit", "floor",     "time",     "allowed"};
+                                       "GB/s", "of limit", "floor",     "time",     "expected"};
     pb_grid g = {.cols = sizeof head / sizeof *head};
     if (!a->headed)
         printf("%d threads, kernels %s, BLIS %s; medians of rounds with all arms in each\n",
@@ -214,7 +237,8 @@ static pb_err print_work(struct args *a, const pb_work *w)
         else
             pb_grid_add(&g, "%.3f x %s", pb_arm_ratio(m, &w->arm[m->against]),
                         w->arm[m->against].name);
-        cell_number(&g, m->at_most, "%.3f");
+        cell_number(&g, m->at_least > 0 ? m->at_least : m->at_most,
+                    m->at_least > 0 ? ">= %.2f" : "<= %.3f");
     }
     PB_TRY(pb_grid_print(&g, w->name, 1));
     for (size_t i = 0; i < w->n; i++)
@@ -281,6 +305,7 @@ static pb_err run(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     pb_err err = PB_OK;
     json_t *env = NULL;
+    char folder[4096] = "";
     a.bench.plan.threads = pb_threads();
     a.works = json_array();
     a.regions = json_array();
@@ -290,6 +315,8 @@ static pb_err run(int argc, char **argv)
     err = pb_env_collect(&env, extra);
     json_decref(extra);
     PB_GO(err);
+    if (a.bench.peers)
+        PB_GO(pb_peer_folder_make(folder, sizeof folder));
     err = a.part->run(&a.bench);
     if (err && err != PB_INTERRUPTED)
         goto done;
@@ -306,6 +333,8 @@ static pb_err run(int argc, char **argv)
         err = err ? err : written;
     }
 done:
+    if (*folder)
+        pb_peer_folder_remove(folder);
     free(a.barriers.cell);
     json_decref(env);
     json_decref(a.works);

@@ -19,9 +19,7 @@ import subprocess
 import sys
 import time
 
-
-def say(**answer):
-    print(json.dumps(answer), flush=True)
+import peer
 
 
 def core_type():
@@ -36,9 +34,7 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError:
-    sys.stdin.readline()
-    say(absent="python3-torch is not installed")
-    sys.exit(0)
+    peer.not_installed("python3-torch")
 
 
 def product_speed(n=1024):
@@ -220,38 +216,26 @@ def job(q):
     return decode
 
 
-def main():
-    q = json.loads(sys.stdin.readline())
+def prepare(q):
     torch.set_num_threads(q.get("threads", os.cpu_count()))
     if q["work"] == "speed":
-        say(speed=product_speed())
-        return
-    if q["work"] not in ("train", "prefill", "decode") or q.get("weights", "fp32") != "fp32":
-        say(absent="not done here: %s in %s" % (q["work"], q.get("weights")))
-        return
+        return None, {"speed": product_speed()}
+    if q["work"] not in ("train", "prefill", "decode") or q["weights"] != "fp32":
+        raise peer.Absent("not done here: %s in %s" % (q["work"], q["weights"]))
     try:
         run = job(q)
     except ValueError as e:
-        say(absent="no method %s here" % e)
-        return
+        raise peer.Absent("no method %s here" % e) from e
     run()
-    say(ready="PyTorch %s, product of 1024: %.0f GFLOP/s, %.0f without OPENBLAS_CORETYPE=%s"
+    return peer.timed(run), {
+        "ready": "PyTorch %s, product of 1024: %.0f GFLOP/s, %.0f without OPENBLAS_CORETYPE=%s"
         % (torch.__version__, product_speed(), speed_without(),
-           os.environ.get("OPENBLAS_CORETYPE", "")))
-    for line in sys.stdin:
-        ask = json.loads(line)
-        if ask["warm"]:
-            run()
-        t = time.perf_counter()
-        for _ in range(ask["runs"]):
-            run()
-        say(seconds=time.perf_counter() - t)
+           os.environ.get("OPENBLAS_CORETYPE", ""))}
 
 
 if __name__ == "__main__":
     if "PB_PEER_PLAIN" not in os.environ and "OPENBLAS_CORETYPE" not in os.environ:
         # Libraries read it when they are loaded.
         os.environ["OPENBLAS_CORETYPE"] = core_type()
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.execv(sys.executable, [sys.executable, __file__] + sys.argv[1:])
-    main()
+    peer.serve(prepare)
