@@ -51,8 +51,7 @@ def linears(q):
             "ffn_gate": (f, w), "ffn_up": (f, w), "ffn_down": (w, f)}
 
 
-def write_model(path, q, kind):
-    """A file that others read only when it is whole; the geometry and type are its name."""
+def write_model(path, q, kind, scale=0.02):
     keys = {"general.architecture": "llama", "general.name": "random",
             "tokenizer.ggml.model": "no_vocab"}
     for key, v in {"vocab_size": q["vocab"], "context_length": 1 << 16,
@@ -65,7 +64,7 @@ def write_model(path, q, kind):
     g = np.random.default_rng(1)
 
     def matrix(*shape):
-        return shape, kind, lambda: 0.02 * g.standard_normal(shape, np.float32)
+        return shape, kind, lambda: scale * g.standard_normal(shape, np.float32)
 
     def ones():
         return (q["width"],), "F32", lambda: np.ones(q["width"], np.float32)
@@ -74,25 +73,23 @@ def write_model(path, q, kind):
         block = "blk.%d." % i
         tensors.update({block + n + ".weight": ones() for n in ("attn_norm", "ffn_norm")})
         tensors.update({block + n + ".weight": matrix(*s) for n, s in linears(q).items()})
-    gguf.write(path + ".part", keys, tensors)
-    os.rename(path + ".part", path)
+    gguf.write(path, keys, tensors)
 
 
-def write_adapter(path, q, seed):
+def write_adapter(path, q, seed, scale=0.02):
     keys = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora",
             "adapter.lora.alpha": ALPHA}
     g = np.random.default_rng(100 + seed)
 
     def matrix(*shape):
-        return shape, "F32", lambda: 0.02 * g.standard_normal(shape, np.float32)
+        return shape, "F32", lambda: scale * g.standard_normal(shape, np.float32)
     tensors = {}
     for i in range(q["layers"]):
         for name, (out, inner) in linears(q).items():
             at = "blk.%d.%s.weight.lora_" % (i, name)
             tensors[at + "a"] = matrix(RANK, inner)
             tensors[at + "b"] = matrix(out, RANK)
-    gguf.write(path + ".part", keys, tensors)
-    os.rename(path + ".part", path)
+    gguf.write(path, keys, tensors)
 
 
 def find_library(folder):
@@ -221,16 +218,19 @@ class Session:
 
 
 def files(q, kind):
-    """Paths of the model and of the adapters: made unless an arm before this one has made them."""
+    """Paths of the model and of the adapters: made unless an arm before this one has made them. A
+    file gets its name when it is whole."""
+    def make(write, path, *args):
+        if not os.path.exists(path):
+            write(path + ".part", q, *args)
+            os.rename(path + ".part", path)
     folder = os.environ.get("PB_PEER_FOLDER") or tempfile.mkdtemp(prefix="pedrobench-peer-")
     shape = "x".join(str(q[k]) for k in ("width", "ffn", "layers", "heads", "kv_heads", "vocab"))
     model = os.path.join(folder, "%s-%s.gguf" % (shape, kind))
-    if not os.path.exists(model):
-        write_model(model, q, kind)
+    make(write_model, model, kind)
     adapters = [os.path.join(folder, "%s-lora%d.gguf" % (shape, i)) for i in range(q["adapters"])]
     for i, path in enumerate(adapters):
-        if not os.path.exists(path):
-            write_adapter(path, q, i)
+        make(write_adapter, path, i)
     return model, adapters
 
 
