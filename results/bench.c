@@ -9,6 +9,12 @@
 static const char schema[] = "pedrobench-bench";
 enum { VERSION = 1 };
 
+static int copy_text(json_t *to, const json_t *from, const char *key)
+{
+    json_t *v = json_object_get(from, key);
+    return v ? json_object_set(to, key, v) : 0;
+}
+
 static pb_err put_arm(hid_t at, const json_t *work, const json_t *arm)
 {
     pb_err err = PB_OK;
@@ -18,7 +24,8 @@ static pb_err put_arm(hid_t at, const json_t *work, const json_t *arm)
     json_t *attributes = json_copy((json_t *)arm);
     if (!v || !attributes || json_object_del(attributes, "seconds") ||
         json_object_set(attributes, "work", json_object_get(work, "work")) ||
-        json_object_set(attributes, "tokens", json_object_get(work, "tokens"))) {
+        json_object_set(attributes, "tokens", json_object_get(work, "tokens")) ||
+        copy_text(attributes, work, "axis") || copy_text(attributes, work, "axis_label")) {
         err = pb_fail(PB_MEMORY, NULL, "no memory for %zu samples", n);
         goto done;
     }
@@ -70,24 +77,47 @@ bool pb_bench_is(const char *path)
     return !strcmp(name, schema);
 }
 
+static json_t *number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
 static pb_err get_arm(json_t *arms, hid_t at)
 {
+    static const struct {
+        const char *name, *as;
+        double scale;
+    } numbers[] = {
+        {"median_seconds", "median_ms", 1e3}, {"lower_quartile", "lower_ms", 1e3},
+        {"upper_quartile", "upper_ms", 1e3},  {"fraction_of_limit", "fraction_of_limit", 1},
+        {"memory_bytes", "memory_bytes", 1},  {"x", "x", 1},
+    };
+    static const struct {
+        const char *name, *as;
+    } texts[] = {
+        {"work", "work"},   {"name", "arm"}, {"axis", "axis"}, {"axis_label", "axis_label"},
+        {"curve", "curve"},
+    };
     pb_err err = PB_OK;
-    char *work = NULL, *name = NULL;
-    double median = NAN, fraction = NAN;
-    PB_GO(pb_h5_get_str(at, "work", &work));
-    PB_GO(pb_h5_get_str(at, "name", &name));
-    PB_GO(pb_h5_get_real(at, "median_seconds", &median));
-    PB_GO(pb_h5_get_real(at, "fraction_of_limit", &fraction));
-    json_t *o =
-        json_pack("{s:s*, s:s*, s:o, s:o}", "work", work, "arm", name, "median_ms",
-                  isfinite(median) ? json_real(1e3 * median) : json_null(), "fraction_of_limit",
-                  isfinite(fraction) ? json_real(fraction) : json_null());
-    if (!o || json_array_append_new(arms, o))
+    char *text = NULL;
+    json_t *o = json_object();
+    bool failed = !o;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        PB_GO(pb_h5_get_str(at, texts[i].name, &text));
+        failed |= text && json_object_set_new(o, texts[i].as, json_string(text));
+        free(text);
+        text = NULL;
+    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        double v = NAN;
+        PB_GO(pb_h5_get_real(at, numbers[i].name, &v));
+        failed |= json_object_set_new(o, numbers[i].as, number(numbers[i].scale * v));
+    }
+    if (failed || json_array_append(arms, o))
         err = pb_fail(PB_MEMORY, NULL, "no memory for a summary");
 done:
-    free(work);
-    free(name);
+    json_decref(o);
+    free(text);
     return err;
 }
 

@@ -12,7 +12,9 @@
 pb_err pb_bench_save(const json_t *works, const json_t *env, const char *path);
 
 bool pb_bench_is(const char *path);
-// A summary: [{"work", "arm", "median_ms", "fraction_of_limit" (or null)}], to be released.
+// A summary, to be released: [{"work", "arm", "median_ms", "lower_ms", "upper_ms",
+// "fraction_of_limit", "memory_bytes", "x" (numbers or null), and along an axis "axis",
+// "axis_label", "curve"}].
 pb_err pb_bench_load(json_t **arms, const char *path);
 
 #endif

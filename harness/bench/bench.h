@@ -30,6 +30,10 @@ typedef struct pb_arm {
     pb_arm_kind kind;
     // What one run needs (or, of a limit, does). Activations count as nothing.
     double flops, bytes;
+    double memory; // bytes of activations, caches and adapters; 0: not known
+    // Of a work along an axis: the curve, and where on it.
+    const char *curve; // NULL: none; must outlive the work
+    double x;
     int limit;    // which arm of bytes is its limit, besides that of FLOPs; or PB_NO_ARM
     int against;  // which arm of ours a peer (or a variant) is compared with; or PB_NO_ARM
     double floor; // fraction of the limit that is expected; 0: none
@@ -51,7 +55,8 @@ enum { PB_MOST_ARMS = 40 };
 
 typedef struct pb_work {
     char name[128];
-    double tokens; // handled by one run; 0: none
+    double tokens;                 // handled by one run; 0: none, or not the same for all arms
+    const char *axis, *axis_label; // what grows from arm to arm, or NULL
     pb_arm arm[PB_MOST_ARMS];
     size_t n;
 } pb_work;

@@ -12,6 +12,8 @@ pb_err pb_bench_prefill(pb_bench *b);
 pb_err pb_bench_decode(pb_bench *b);
 pb_err pb_bench_tenants(pb_bench *b);
 pb_err pb_bench_barriers(pb_bench *b);
+pb_err pb_bench_scaling(pb_bench *b);
+pb_err pb_bench_floors(pb_bench *b);
 
 // Hands a timed work on and releases it; returns the error that timing it ended with, if any.
 pb_err pb_bench_hand_on(pb_bench *b, pb_work *w, pb_err err);
@@ -32,6 +34,8 @@ pb_err pb_subject_open(pb_subject *s, const char *name, const char *weights, boo
 // those of several tenants.
 pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *method, size_t which,
                           bool trainable);
+pb_err pb_subject_lora(pb_adapter **out, const pb_model *m, size_t rank, size_t which,
+                       bool trainable);
 void pb_subject_adapters_free(pb_adapter **a, size_t n);
 
 // A peer's arm for the same work as arm `against`.

@@ -5,6 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+static size_t regions_of(const pb_rig *r)
+{
+    size_t n = 0;
+    for (int c = 0; c < PB_COMPONENTS; c++)
+        n += pb_rig_counts(r)[c].regions;
+    return n;
+}
+
 // The peers of the training arm that was added last.
 static pb_err train_rivals(pb_bench *b, pb_work *w, const pb_subject *s, const pb_rig_args *r,
                            const char *method)
@@ -59,12 +67,7 @@ static pb_err train_subject(pb_bench *b, const char *geometry)
         pb_arm *arm;
         PB_GO(pb_rig_arm(&arm, &w, b->method[i], &r));
         arm->floor = full ? 0 : B ? 0.55 : !strcmp(geometry, "A") ? 0.7 : 0;
-        snprintf(arm->note, sizeof arm->note, "step memory %.1f MB, %zu parallel regions",
-                 (double)pb_rig_bytes(arm->self) / 1e6,
-                 pb_rig_counts(arm->self)[PB_BACKBONE].regions +
-                     pb_rig_counts(arm->self)[PB_ATTENTION].regions +
-                     pb_rig_counts(arm->self)[PB_ADAPTER].regions +
-                     pb_rig_counts(arm->self)[PB_HEAD].regions);
+        snprintf(arm->note, sizeof arm->note, "%zu parallel regions", regions_of(arm->self));
         PB_GO(train_rivals(b, &w, &s, &r, b->method[i]));
     }
     PB_GO(pb_bench_measure(b, &w));
@@ -249,6 +252,7 @@ static pb_err barriers_subject(pb_bench *b, const char *geometry)
     size_t rows = b->n_rows ? b->rows[0] : 16;
     pb_adapter **adapter = calloc(rows, sizeof *adapter);
     pb_rig *rig = NULL;
+    double base = 0; // per layer
     PB_GO(adapter ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", rows));
     PB_GO(pb_subject_open(&s, geometry, b->weights, false));
     for (size_t i = 0; i <= b->n_methods; i++) {
@@ -271,6 +275,15 @@ static pb_err barriers_subject(pb_bench *b, const char *geometry)
         rig = NULL;
         pb_subject_adapters_free(adapter, rows);
         PB_GO(b->regions(b->self, &g));
+        base = i ? base : pb_regions_per_layer(&g);
+        // Two for each group of sites: q,k,v; o; gate,up; down.
+        if (!strcmp(method, "lora"))
+            PB_GO(b->floor(b->self, &(pb_floor){.work = geometry,
+                                                .arm = method,
+                                                .measure = "parallel regions added per layer",
+                                                .value = pb_regions_per_layer(&g) - base,
+                                                .expected = 2 * 4,
+                                                .most = true}));
     }
 done:
     pb_rig_free(rig);

@@ -10,10 +10,11 @@
 #include <string.h>
 
 const pb_bench_part pb_bench_parts[] = {
-    {"machine", pb_bench_machine},   {"kernels", pb_bench_kernels},
-    {"train", pb_bench_train},       {"prefill", pb_bench_prefill},
-    {"decode", pb_bench_decode},     {"tenants", pb_bench_tenants},
-    {"barriers", pb_bench_barriers}, {NULL, NULL},
+    {"machine", "", pb_bench_machine},      {"kernels", "A,B", pb_bench_kernels},
+    {"train", "A,B", pb_bench_train},       {"prefill", "A,B", pb_bench_prefill},
+    {"decode", "A,B", pb_bench_decode},     {"tenants", "A,B", pb_bench_tenants},
+    {"barriers", "A,B", pb_bench_barriers}, {"scaling", "B", pb_bench_scaling},
+    {"floors", "A,B,C", pb_bench_floors},   {NULL, NULL, NULL},
 };
 
 // Geometries by letter: those of the performance page.
@@ -33,9 +34,36 @@ const char *pb_bench_spec(const char *geometry)
     return geometry;
 }
 
+// Hands on what was expected of an arm.
+static pb_err hand_on_floors(pb_bench *b, const pb_work *w, const pb_arm *a)
+{
+    const pb_arm *other = a->against == PB_NO_ARM ? NULL : &w->arm[a->against];
+    char ratio[112] = "";
+    if (other)
+        snprintf(ratio, sizeof ratio, "time / %s", other->name);
+    pb_floor f = {.work = w->name, .arm = a->name, .measure = "fraction of the limit"};
+    if (a->floor > 0) {
+        f.value = pb_arm_fraction(w, a);
+        f.expected = a->floor;
+        PB_TRY(b->floor(b->self, &f));
+    }
+    if (!other || !(a->at_most > 0 || a->at_least > 0))
+        return PB_OK;
+    f.measure = ratio;
+    f.value = pb_arm_ratio(a, other);
+    f.most = a->at_most > 0;
+    f.expected = f.most ? a->at_most : a->at_least;
+    return b->floor(b->self, &f);
+}
+
 pb_err pb_bench_hand_on(pb_bench *b, pb_work *w, pb_err err)
 {
-    pb_err kept = w->n && w->arm[0].n ? b->work(b->self, w) : PB_OK;
+    pb_err kept = PB_OK;
+    if (w->n && w->arm[0].n) {
+        kept = b->work(b->self, w);
+        for (size_t i = 0; i < w->n && !kept; i++)
+            kept = hand_on_floors(b, w, &w->arm[i]);
+    }
     pb_work_free(w);
     return err ? err : kept;
 }
@@ -54,11 +82,12 @@ pb_err pb_subject_open(pb_subject *s, const char *name, const char *weights, boo
     return pb_open_model(&s->m, pb_bench_spec(name), 1, &args);
 }
 
-pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *method, size_t which,
-                          bool trainable)
+static pb_err new_adapter(pb_adapter **out, const pb_model *m, const char *method, size_t rank,
+                          size_t which, bool trainable)
 {
     pb_err err = PB_OK;
     void *options = NULL;
+    char text[32];
     const pb_method *k = pb_method_find(method);
     *out = NULL;
     if (!k)
@@ -67,6 +96,10 @@ pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *metho
     // Keys and values of a text are not needed to measure.
     if (pb_option_find(k, "init"))
         (void)pb_options_set(k, options, "init", "random");
+    if (rank) {
+        snprintf(text, sizeof text, "%zu", rank);
+        PB_GO(pb_options_set(k, options, "rank", text));
+    }
     PB_GO(pb_adapter_new(out, k, options, &m->config, trainable));
     PB_GO(pb_adapter_init(*out, m, which + 1, 0, NULL, NULL, NULL));
     // Initial values may leave the backbone untouched; those of a trained adapter do not.
@@ -82,6 +115,18 @@ pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *metho
 done:
     free(options);
     return err;
+}
+
+pb_err pb_subject_adapter(pb_adapter **out, const pb_model *m, const char *method, size_t which,
+                          bool trainable)
+{
+    return new_adapter(out, m, method, 0, which, trainable);
+}
+
+pb_err pb_subject_lora(pb_adapter **out, const pb_model *m, size_t rank, size_t which,
+                       bool trainable)
+{
+    return new_adapter(out, m, "lora", rank, which, trainable);
 }
 
 void pb_subject_adapters_free(pb_adapter **a, size_t n)

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/rng.h"
+#include "core/threads.h"
 #include "train/optim.h"
 
 #include <math.h>
@@ -78,7 +79,7 @@ static void random_tokens(int32_t *t, size_t n, size_t V, uint32_t which)
 
 static int tenant_of(const pb_rig_args *a, size_t i)
 {
-    return a->n_adapters > 1 ? (int)i : (int)a->n_adapters - 1;
+    return a->n_adapters ? (int)(i % a->n_adapters) : -1;
 }
 
 // Fills the cache of every sequence in front of what is decoded.
@@ -124,7 +125,11 @@ pb_err pb_rig_new(pb_rig **out, const pb_rig_args *a)
                              .loss = training,
                              .slots = training ? 0 : n,
                              .positions = training ? 0 : a->context + a->tokens};
-    PB_GO(pb_step_new(&r->st, a->model, a->adapters, a->n_adapters, &limits));
+    int before = pb_threads();
+    PB_GO(pb_threads_set(a->threads)); // a step keeps the number that it is made with
+    err = pb_step_new(&r->st, a->model, a->adapters, a->n_adapters, &limits);
+    (void)pb_threads_set(before);
+    PB_GO(err);
     random_tokens(r->tokens, R, V, 1);
     random_tokens(r->target, R, V, 2);
     for (size_t i = 0; i < R; i++)
@@ -176,7 +181,10 @@ const pb_counts *pb_rig_counts(const pb_rig *r)
 
 size_t pb_rig_bytes(const pb_rig *r)
 {
-    return pb_step_bytes(r->st) + pb_step_kv_bytes(r->st);
+    size_t bytes = pb_step_bytes(r->st) + pb_step_kv_bytes(r->st);
+    for (size_t i = 0; i < r->a.n_adapters; i++)
+        bytes += pb_adapter_resident(r->a.adapters[i]);
+    return bytes;
 }
 
 pb_err pb_rig_arm(pb_arm **out, pb_work *w, const char *name, const pb_rig_args *args)
@@ -187,6 +195,7 @@ pb_err pb_rig_arm(pb_arm **out, pb_work *w, const char *name, const pb_rig_args 
     a->self = r;
     a->sample = pb_rig_sample;
     a->release = pb_rig_free;
+    a->memory = (double)pb_rig_bytes(r);
     for (int c = 0; c < PB_COMPONENTS; c++) {
         a->flops += r->counts[c].flops;
         a->bytes += r->counts[c].bytes;

@@ -15,8 +15,8 @@ typedef struct pb_rig_args {
     pb_rig_kind kind;
     pb_model *model; // trained itself, in a training rig without adapters
     pb_adapter *const *adapters;
-    // 0: the bare backbone; 1: for all sequences; else one for each sequence. Of a training rig at
-    // most 1, made for training.
+    // 0: the bare backbone; else the sequences have them in turn. Of a training rig at most 1, made
+    // for training.
     size_t n_adapters;
     size_t sequences, tokens; // rows are sequences x tokens; tokens 1 when decoding
     size_t context;           // when decoding: tokens in front
@@ -29,7 +29,7 @@ typedef struct pb_rig pb_rig;
 pb_err pb_rig_new(pb_rig **out, const pb_rig_args *args);
 void pb_rig_free(void *rig);
 pb_err pb_rig_sample(void *rig, bool warm, size_t runs, double *seconds); // of pb_arm
-// What one run needs, by component, and the memory of a step.
+// What one run needs, by component; memory of activations, gradients, caches and adapters.
 const pb_counts *pb_rig_counts(const pb_rig *rig);
 size_t pb_rig_bytes(const pb_rig *rig);
 

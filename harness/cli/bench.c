@@ -21,17 +21,19 @@ struct args {
     const pb_bench_part *part;
     const char *out;
     bool json, headed;
-    json_t *works, *regions;
-    pb_grid barriers;
+    json_t *works, *regions, *floors;
+    pb_grid barriers, verdicts;
 };
 
-enum { PEERS = 256, LLAMA_CPP, LLM_C, JSON, MIN_ROUNDS, SAMPLE, SEQUENCES, TOKENS, CONTEXT };
+enum { PEERS = 256, LLAMA_CPP, LLM_C, JSON, MIN_ROUNDS, SAMPLE, SEQUENCES, TOKENS, CONTEXT, AXIS };
 
 static const struct argp_option opts[] = {
     {"geometry", 'g', "NAMES", 0,
      "A (768 wide, 12 layers, 110 M), B (288, 6 layers, 15 M), C (TinyLlama, 1.1 B), a model, or "
-     "random:WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB (default A,B)",
+     "random:WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB (default A,B; B for scaling; A,B,C for floors)",
      0},
+    {"axis", AXIS, "NAMES", 0,
+     "Of scaling: rows, context, rank, tenants, layers, threads (default all)", 0},
     {"methods", 'x', "NAMES", 0, "Methods (default lora,ia3,pedro,prefix)", 0},
     {"rows", 'R', "NUMBERS", 0, "Rows of products, or sequences of a batch", 0},
     {"sequences", SEQUENCES, "N", 0, "Sequences of a training batch (default 4; 8 for B)", 0},
@@ -119,6 +121,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             err = pb_parse_size(list[i], "--rows", &b->rows[i]);
         free((char *)list[0]);
         break;
+    case AXIS:
+        b->n_axes = words(arg, "--axis", b->axis, state);
+        break;
     case SEQUENCES:
         err = pb_parse_size(arg, "--sequences", &b->sequences);
         break;
@@ -168,6 +173,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!a->part)
             argp_error(state, "name a benchmark: %s", part_names());
+        if (!b->n_geometries && *a->part->geometries)
+            b->n_geometries = words(a->part->geometries, "--geometry", b->geometry, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -180,16 +187,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     opts,
     parse,
-    "machine|kernels|train|prefill|decode|tenants|barriers",
+    "machine|kernels|train|prefill|decode|tenants|barriers|scaling|floors",
     "Measures the machine's own limits and parts of the suite beside them, in the same rounds: "
     "products with weights, training steps, prompts, decoding, batches of many tenants. `barriers` "
-    "counts parallel regions per layer and needs no time. Nothing else should run on the "
-    "machine.\v"
+    "counts parallel regions per layer and needs no time. `scaling` shows how time and memory grow "
+    "along axes; `pedrobench plot` draws its file. `floors` is all that the performance page asks "
+    "for. Nothing else should run on the machine.\v"
     "Examples:\n"
     "  pedrobench bench machine\n"
     "  pedrobench bench decode --geometry B --rows 1,8,16 --weights bf16\n"
     "  pedrobench bench train --geometry A,B --peers --out train.h5\n"
-    "  pedrobench bench tenants --geometry random:2048x5632x22x32x4x32000 --weights bf16",
+    "  pedrobench bench tenants --geometry C --weights bf16\n"
+    "  pedrobench bench scaling --axis rows,context --out scaling.h5\n"
+    "  pedrobench bench floors --peers --llama-cpp DIR --llm-c DIR --out floors.h5",
     NULL,
     NULL,
     NULL};
@@ -212,8 +222,9 @@ static void add_head(pb_grid *g, const char *const *head)
 
 static pb_err print_work(struct args *a, const pb_work *w)
 {
-    static const char *const head[] = {"arm",  "ms",       "quartiles", "tokens/s", "GFLOP/s",
-                                       "GB/s", "of limit", "floor",     "time",     "expected"};
+    static const char *const head[] = {"arm",     "ms",       "quartiles", "tokens/s",
+                                       "GFLOP/s", "GB/s",     "of limit",  "floor",
+                                       "time",    "expected", "MB"};
     pb_grid g = {.cols = sizeof head / sizeof *head};
     if (!a->headed)
         printf("%d threads, kernels %s, BLIS %s; medians of rounds with all arms in each\n",
@@ -239,6 +250,7 @@ static pb_err print_work(struct args *a, const pb_work *w)
                         w->arm[m->against].name);
         cell_number(&g, m->at_least > 0 ? m->at_least : m->at_most,
                     m->at_least > 0 ? ">= %.2f" : "<= %.3f");
+        cell_number(&g, 1e-6 * m->memory, "%.1f");
     }
     PB_TRY(pb_grid_print(&g, w->name, 1));
     for (size_t i = 0; i < w->n; i++)
@@ -279,10 +291,38 @@ static pb_err take_regions(void *self, const pb_regions *r)
     return PB_OK;
 }
 
+static pb_err take_floor(void *self, const pb_floor *f)
+{
+    static const char *const head[] = {"work", "arm", "measure", "value", "expected", "reached"};
+    struct args *a = self;
+    pb_grid *g = &a->verdicts;
+    json_t *one = pb_floor_json(f);
+    if (!one || json_array_append_new(a->floors, one))
+        return pb_fail(PB_MEMORY, NULL, "no memory for results");
+    g->cols = sizeof head / sizeof *head;
+    if (!g->n)
+        add_head(g, head);
+    pb_grid_add(g, "%s", f->work);
+    pb_grid_add(g, "%s", f->arm);
+    pb_grid_add(g, "%s", f->measure);
+    pb_grid_add(g, "%.3f", f->value);
+    pb_grid_add(g, "%s %.3f", f->most ? "<=" : ">=", f->expected);
+    pb_grid_add(g, "%s", pb_floor_met(f) ? "yes" : "no");
+    return PB_OK;
+}
+
+// Prints a table, if anything is in it.
+static pb_err print_grid(pb_grid *g, const char *title, size_t left)
+{
+    pb_err err = g->n ? pb_grid_print(g, title, left) : PB_OK;
+    g->cell = NULL; // released
+    return err;
+}
+
 static pb_err print_json(const struct args *a, json_t *env)
 {
-    json_t *all = json_pack("{s:O, s:O, s:O, s:O}", "env", env, "works", a->works, "regions",
-                            a->regions, "absent", a->bench.absent);
+    json_t *all = json_pack("{s:O, s:O, s:O, s:O, s:O}", "env", env, "works", a->works, "regions",
+                            a->regions, "floors", a->floors, "absent", a->bench.absent);
     bool failed = !all || json_dumpf(all, stdout, JSON_INDENT(1));
     json_decref(all);
     if (failed)
@@ -294,13 +334,12 @@ static pb_err print_json(const struct args *a, json_t *env)
 static pb_err run(int argc, char **argv)
 {
     static struct args a = {
-        .bench = {.geometry = {"A", "B"},
-                  .n_geometries = 2,
-                  .method = {"lora", "ia3", "pedro", "prefix"},
+        .bench = {.method = {"lora", "ia3", "pedro", "prefix"},
                   .n_methods = 4,
                   .plan = {.seconds = 10, .min_rounds = 7, .sample = 0.03, .seed = 1},
                   .work = take_work,
                   .regions = take_regions,
+                  .floor = take_floor,
                   .self = &a}};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     pb_err err = PB_OK;
@@ -309,6 +348,7 @@ static pb_err run(int argc, char **argv)
     a.bench.plan.threads = pb_threads();
     a.works = json_array();
     a.regions = json_array();
+    a.floors = json_array();
     a.bench.absent = json_object();
     json_t *extra = json_pack("{s:s, s:s, s:s}", "kernels", pb_kernels_get()->isa, "blis_kernels",
                               pb_gemm_kernel(), "benchmark", a.part->name);
@@ -323,9 +363,10 @@ static pb_err run(int argc, char **argv)
     if (a.json) {
         pb_err printed = print_json(&a, env);
         err = err ? err : printed;
-    } else if (a.barriers.n) {
-        pb_err printed = pb_grid_print(&a.barriers, "parallel regions of a decoding step", 1);
-        a.barriers.cell = NULL; // released by it
+    } else {
+        pb_err printed = print_grid(&a.barriers, "parallel regions of a decoding step", 1);
+        if (!printed)
+            printed = print_grid(&a.verdicts, "what is expected, and what was reached", 3);
         err = err ? err : printed;
     }
     if (a.out) {
@@ -336,9 +377,11 @@ done:
     if (*folder)
         pb_peer_folder_remove(folder);
     free(a.barriers.cell);
+    free(a.verdicts.cell);
     json_decref(env);
     json_decref(a.works);
     json_decref(a.regions);
+    json_decref(a.floors);
     json_decref(a.bench.absent);
     return err;
 }
