@@ -191,7 +191,7 @@ static const struct argp argp = {
     "Measures the machine's own limits and parts of the suite beside them, in the same rounds: "
     "products with weights, training steps, prompts, decoding, batches of many tenants. `barriers` "
     "counts parallel regions per layer and needs no time. `scaling` shows how time and memory grow "
-    "along axes; `pedrobench plot` draws its file. `floors` is all that the performance page asks "
+    "along axes. `floors` is all that the performance page asks "
     "for. Nothing else should run on the machine.\v"
     "Examples:\n"
     "  pedrobench bench machine\n"

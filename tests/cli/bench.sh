@@ -70,14 +70,40 @@ grep -q "^bf16 .*%" "$dir/table.txt" || fail "the table lacks a fraction"
 awk '/^base/ { base = $6 } /^lora/ { lora = $6 } END { exit !(base > 3 && lora > base && lora <= base + 8) }' \
     "$dir/barriers.txt" || fail "barriers: $(cat "$dir/barriers.txt")"
 
+# Along an axis arms differ in nothing else, and the file has their places on it.
+bench scaling --geometry $G --axis rank,threads --json --out "$dir/scaling.h5" > "$dir/scaling.json" ||
+    fail "scaling"
+holds "$dir/scaling.json" "[x['axis'] for x in w] == ['rank', 'threads']"
+holds "$dir/scaling.json" "arm['train, 64']['x'] == 64 and arm['train, 64']['memory_bytes'] > arm['train, 1']['memory_bytes']"
+holds "$dir/scaling.json" "arm['decode, 16 tenants, 8']['flops'] > arm['decode, 16 tenants, 4']['flops']"
+"$PEDROBENCH" inspect "$dir/scaling.h5" > "$dir/inspect.txt" || fail "inspect"
+grep -q "train, 64 *rank" "$dir/inspect.txt" || fail "the file lacks the axis"
+
+# The floors of a geometry that the page does not name: all works, and a verdict for each floor.
+bench floors --geometry $G --json > "$dir/floors.json" || fail "floors"
+"$PB_PYTHON" - "$dir/floors.json" <<'END' || fail "the floors"
+import json, sys
+j = json.load(open(sys.argv[1]))
+kinds = {w["work"].split(",")[0] for w in j["works"]}
+assert kinds == {"prefill", "training step", "decode"}, kinds
+assert {f["measure"] for f in j["floors"]} == {
+    "fraction of the limit", "time / base", "parallel regions added per layer"}
+for f in j["floors"]:
+    most = f["expected"] == "at most"
+    assert f["met"] == (f["value"] <= f["bound"] if most else f["value"] >= f["bound"]), f
+END
+
 # A peer that is not there is named, and the rest goes on.
 if ! "$PB_PYTHON" -c "import torch" 2> /dev/null; then
-    bench prefill --geometry $G --peers > "$dir/peer.txt" 2> "$dir/peer.err" || fail "an absent peer"
-    grep -q "pytorch base is absent" "$dir/peer.err" || fail "the absent peer is not named"
+    PB_LLAMA_CPP='' bench prefill --geometry $G --peers > "$dir/peer.txt" 2> "$dir/peer.err" || fail "an absent peer"
+    grep -q "pytorch fp32 is absent" "$dir/peer.err" || fail "the absent peer is not named"
 else
-    bench prefill --geometry $G --tokens 8 --peers --json > "$dir/peer.json" || fail "a peer"
-    holds "$dir/peer.json" "arm['pytorch base']['kind'] == 'peer' and arm['pytorch base']['against'] == 'fp32'"
+    PB_LLAMA_CPP='' bench prefill --geometry $G --tokens 8 --peers --json > "$dir/peer.json" 2> "$dir/peer.err" || fail "a peer"
+    holds "$dir/peer.json" "arm['pytorch fp32']['kind'] == 'peer' and arm['pytorch fp32']['against'] == 'fp32'"
 fi
+
+# llama.cpp is named when there is no build of it.
+grep -q "llama.cpp fp32 is absent: no build was named" "$dir/peer.err" || fail "llama.cpp is not named"
 
 # Refusals: one line, one hint, exit code 2.
 refused() { # WORD ARGUMENTS...
@@ -93,4 +119,6 @@ refused "name a benchmark"
 refused "32x64" decode --geometry random:32x64
 refused "no method \"lorra\"" train --geometry $G --methods lorra
 refused "--rows" decode --rows x
+refused "no axis .width." scaling --geometry $G --axis width
+refused "is no folder" decode --peers --llama-cpp "$dir/nothing"
 exit 0
