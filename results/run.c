@@ -6,14 +6,11 @@
 #include "results/h5.h"
 #include "results/journal.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct pb_run {
@@ -27,7 +24,7 @@ struct pb_run {
 
 const char *pb_run_status_name(pb_run_status s)
 {
-    static const char *const names[] = {"complete", "diverged", "failed", "interrupted"};
+    static const char *const names[] = {"complete", "diverged", "failed", "interrupted", "missing"};
     return names[s];
 }
 
@@ -120,27 +117,6 @@ static pb_err append(pb_run *r, const json_t *event)
     return err;
 }
 
-static pb_err lock(pb_run *r)
-{
-    // A run that finishes removes its journal, so the file locked may no longer be the one named.
-    for (int i = 0; i < 100; i++) {
-        r->fd = open(r->journal, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-        if (r->fd < 0)
-            return io("open", r->journal);
-        if (flock(r->fd, LOCK_EX | LOCK_NB))
-            return errno == EWOULDBLOCK ? pb_fail(PB_IO, "wait for it, or choose another output",
-                                                  "another process is writing %s", r->journal)
-                                        : io("lock", r->journal);
-        struct stat a, b;
-        if (!fstat(r->fd, &a) && !stat(r->journal, &b) && a.st_ino == b.st_ino &&
-            a.st_dev == b.st_dev)
-            return PB_OK;
-        close(r->fd);
-        r->fd = -1;
-    }
-    return pb_fail(PB_IO, NULL, "%s keeps changing", r->journal);
-}
-
 static pb_err continue_journal(pb_run *r, const char *hash)
 {
     pb_journal j;
@@ -201,7 +177,7 @@ pb_err pb_run_open(pb_run **out, const char *h5_path, const json_t *config, cons
     PB_GO(pb_path(r->h5_path, sizeof r->h5_path, "%s", h5_path));
     PB_GO(pb_path(folder, sizeof folder, "%s", h5_path));
     PB_GO(pb_make_dirs(dirname(folder)));
-    PB_GO(lock(r));
+    PB_GO(pb_file_lock(&r->fd, r->journal));
     if (resume)
         PB_GO(continue_journal(r, hash));
     if (ftruncate(r->fd, r->size))
@@ -330,33 +306,56 @@ pb_err pb_run_rebuild(const char *h5_path)
     return build(h5_path, journal);
 }
 
-static pb_err check_complete(const char *h5_path, const char *config_sha256)
+// The status of an undamaged file of this configuration, with the message it recorded.
+static pb_err read_status(pb_run_status *out, const char *h5_path, const char *config_sha256,
+                          char *message, size_t size)
 {
     pb_h5 f;
-    char *status = NULL, *hash = NULL;
+    char *status = NULL, *hash = NULL, *text = NULL;
     PB_TRY(pb_h5_open(&f, h5_path, PB_RUN_SCHEMA, PB_RUN_SCHEMA_VERSION));
     pb_err err = PB_OK;
     PB_GO(pb_h5_get_str(f.file, "status", &status));
     PB_GO(pb_h5_get_str(f.file, "config_sha256", &hash));
+    PB_GO(pb_h5_get_str(f.file, "message", &text));
     if (!hash || (config_sha256 && strcmp(hash, config_sha256)))
         PB_GO(pb_fail(PB_INPUT, NULL, "it holds another configuration (%.12s, not %.12s)",
                       hash ? hash : "none", config_sha256 ? config_sha256 : "any"));
-    if (!status || strcmp(status, pb_run_status_name(PB_RUN_COMPLETE)))
+    while (*out < PB_RUN_MISSING && (!status || strcmp(status, pb_run_status_name(*out))))
+        (*out)++;
+    if (*out == PB_RUN_MISSING)
         PB_GO(pb_fail(PB_INPUT, NULL, "its status is \"%s\"", status ? status : "none"));
     PB_GO(pb_h5_read_all(&f, h5_path));
+    snprintf(message, size, "%s", text ? text : "");
 done:
     free(status);
     free(hash);
+    free(text);
     pb_h5_close(&f);
     return err;
+}
+
+pb_err pb_run_look(pb_run_status *out, const char *h5_path, const char *config_sha256, char *why,
+                   size_t why_size)
+{
+    *out = PB_RUN_COMPLETE;
+    pb_err err = read_status(out, h5_path, config_sha256, why, why_size);
+    if (err) {
+        *out = PB_RUN_MISSING;
+        snprintf(why, why_size, "%s", pb_error_message());
+    }
+    return err == PB_MEMORY ? err : PB_OK;
 }
 
 pb_err pb_run_is_complete(const char *h5_path, const char *config_sha256, bool *yes, char *why,
                           size_t why_size)
 {
-    pb_err err = check_complete(h5_path, config_sha256);
-    *yes = !err;
-    if (why && why_size)
-        snprintf(why, why_size, "%s", err ? pb_error_message() : "");
-    return err == PB_MEMORY ? err : PB_OK;
+    pb_run_status status;
+    char text[512];
+    PB_TRY(pb_run_look(&status, h5_path, config_sha256, text, sizeof text));
+    *yes = status == PB_RUN_COMPLETE;
+    if (why && status != PB_RUN_MISSING)
+        snprintf(text, sizeof text, "its status is \"%s\"", pb_run_status_name(status));
+    if (why)
+        snprintf(why, why_size, "%s", *yes ? "" : text);
+    return PB_OK;
 }

@@ -48,7 +48,8 @@ typedef enum pb_run_status {
     PB_RUN_COMPLETE,
     PB_RUN_DIVERGED,
     PB_RUN_FAILED,
-    PB_RUN_INTERRUPTED
+    PB_RUN_INTERRUPTED,
+    PB_RUN_MISSING // of no file: there is none, or a damaged or foreign one
 } pb_run_status;
 
 const char *pb_run_status_name(pb_run_status s);
@@ -99,6 +100,11 @@ pb_err pb_run_rebuild(const char *h5_path);
 // "not complete"; `why` (may be NULL) then receives the reason.
 pb_err pb_run_is_complete(const char *h5_path, const char *config_sha256, bool *yes, char *why,
                           size_t why_size);
+
+// The status of an undamaged result of this configuration, and in `why` the message it recorded;
+// PB_RUN_MISSING, and why, of everything else.
+pb_err pb_run_look(pb_run_status *out, const char *h5_path, const char *config_sha256, char *why,
+                   size_t why_size);
 
 // SHA-256 of the canonical JSON text: sorted keys, no spaces, reals with 17 digits. The same text
 // is the attribute "json" of /config.

@@ -85,7 +85,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "pedrobench %s: %s\n", name, pb_error_message());
         if (*pb_error_hint())
             fprintf(stderr, "hint: %s\n", pb_error_hint());
-        return err == PB_USAGE ? 2 : err == PB_INTERRUPTED ? 130 : 1;
+        return err == PB_USAGE ? 2 : err == PB_INTERRUPTED ? 130 : err == PB_BUSY ? 75 : 1;
     }
     fprintf(stderr, "pedrobench: unknown command \"%s\"\nhint: `pedrobench --help` lists them\n",
             name);

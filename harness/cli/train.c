@@ -237,14 +237,14 @@ static pb_err run(int argc, char **argv)
     pb_err err = pb_experiment_run(&r, a.config, a.out, &cache, &args);
     if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
-    else if (!err && r.metric)
+    else if (!err && r.status == PB_RUN_COMPLETE)
         printf("%s: %s %.*f%s%s, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",
                label, r.metric->name, r.metric->digits, r.metric->scale * r.score,
                *r.metric->unit ? " " : "", r.metric->unit, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
-        err = pb_fail(strcmp(r.status, "diverged") ? PB_INPUT : PB_DIVERGED,
-                      "the result file records it; `pedrobench table` counts it", "the run %s: %s",
-                      r.status, r.why);
+        err = pb_fail(r.status == PB_RUN_DIVERGED ? PB_DIVERGED : PB_INPUT,
+                      *r.hint ? r.hint : "the result file records it; `pedrobench table` counts it",
+                      "the run %s: %s", pb_run_status_name(r.status), r.why);
     pb_cache_free(&cache);
     json_decref(a.config);
     return err;

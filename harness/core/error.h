@@ -16,7 +16,8 @@
     X(PB_MEMORY, "out of memory")                                                                  \
     X(PB_DIVERGED, "diverged")       /* a loss or gradient became NaN, infinite or absurd */       \
     X(PB_INTERRUPTED, "interrupted") /* the user asked to stop; state is saved */                  \
-    X(PB_INTERNAL, "internal")       /* a defect of this program */
+    X(PB_INTERNAL, "internal")       /* a defect of this program */                                \
+    X(PB_BUSY, "busy")               /* another process is at it: exit code 75 */
 
 #define PB_ERROR_ENUM(code, text) code,
 typedef enum pb_err { PB_ERRORS(PB_ERROR_ENUM) } pb_err;

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -117,6 +118,39 @@ pb_err pb_file_write(const char *path, const void *data, size_t size)
         return err;
     }
     return pb_writer_commit(&w);
+}
+
+pb_err pb_file_lock(int *fd, const char *path)
+{
+    // An owner may have removed the file meanwhile, and what was locked is no longer what is named.
+    for (int i = 0; i < 100; i++) {
+        struct stat a, b;
+        *fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+        if (*fd < 0)
+            return io("open", path);
+        pb_err err = PB_OK;
+        if (flock(*fd, LOCK_EX | LOCK_NB))
+            err = errno == EWOULDBLOCK ? pb_fail(PB_BUSY, "wait for it, or choose another output",
+                                                 "another process is writing %s", path)
+                                       : io("lock", path);
+        if (!err && !fstat(*fd, &a) && !stat(path, &b) && a.st_ino == b.st_ino &&
+            a.st_dev == b.st_dev)
+            return PB_OK;
+        close(*fd);
+        *fd = -1;
+        PB_TRY(err);
+    }
+    return pb_fail(PB_IO, NULL, "%s keeps changing", path);
+}
+
+bool pb_file_is_locked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool locked = flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+    close(fd);
+    return locked;
 }
 
 pb_err pb_make_dirs(const char *path)

@@ -32,6 +32,11 @@ void pb_writer_abandon(pb_writer *w);
 // Syncs `tmp`, renames it to `path` and syncs the folder.
 pb_err pb_file_publish(const char *tmp, const char *path);
 
+// Opens `path` (made if need be) for appending, locked against other processes until `fd` is closed
+// or its process ends; PB_BUSY when another has it. The owner may remove the file.
+pb_err pb_file_lock(int *fd, const char *path);
+bool pb_file_is_locked(const char *path);
+
 pb_err pb_make_dirs(const char *path); // like mkdir -p
 bool pb_exists(const char *path);
 bool pb_is_dir(const char *path);

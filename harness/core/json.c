@@ -129,8 +129,12 @@ pb_err pb_json_only(const json_t *obj, const char *const *known, const char *wha
         bool found = false;
         for (size_t i = 0; known[i] && !found; i++)
             found = strcmp(known[i], key) == 0;
-        if (!found)
-            return pb_fail(PB_INPUT, NULL, "%s has an unknown key \"%s\"", what, key);
+        if (found)
+            continue;
+        char hint[400] = "known are ";
+        for (size_t i = 0; known[i] && strlen(hint) + strlen(known[i]) + 3 < sizeof hint; i++)
+            sprintf(hint + strlen(hint), "%s%s", i ? ", " : "", known[i]);
+        return pb_fail(PB_INPUT, hint, "%s has an unknown key \"%s\"", what, key);
     }
     return PB_OK;
 }

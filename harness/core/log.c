@@ -2,9 +2,11 @@
 
 #include "core/clock.h"
 #include <signal.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 static bool quiet;
@@ -112,15 +114,24 @@ void pb_progress_end(pb_progress *p, const char *detail)
     line_open = false;
 }
 
+enum { GRACE = 60 }; // seconds
+static volatile sig_atomic_t timed_out;
+
 static void on_signal(int sig)
 {
+    if (sig == SIGALRM && !timed_out) {
+        timed_out = 1;
+        alarm(GRACE);
+    }
     if (stop_requested) {
         signal(sig, SIG_DFL);
         raise(sig);
     }
     stop_requested = 1;
     static const char text[] = "\nstopping after this step (again to stop at once)\n";
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+    static const char late[] = "\nthe time is up: stopping after this step\n";
+    if (write(STDERR_FILENO, timed_out ? late : text, (timed_out ? sizeof late : sizeof text) - 1) <
+        0)
         return;
 }
 
@@ -131,10 +142,23 @@ void pb_signals_install(void)
     sa.sa_handler = on_signal;
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGALRM, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
 bool pb_interrupted(void)
 {
     return stop_requested;
+}
+
+void pb_time_limit(double seconds)
+{
+    struct itimerval t = {.it_value.tv_sec = (time_t)seconds,
+                          .it_value.tv_usec = (suseconds_t)(fmod(seconds, 1) * 1e6)};
+    setitimer(ITIMER_REAL, &t, NULL);
+}
+
+bool pb_timed_out(void)
+{
+    return timed_out;
 }

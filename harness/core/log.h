@@ -29,5 +29,9 @@ void pb_progress_end(pb_progress *p, const char *detail);
 // Ctrl-C and SIGTERM set a flag that long loops look at; a second one ends the program at once.
 void pb_signals_install(void);
 bool pb_interrupted(void);
+// Asks to stop after so many seconds, as SIGTERM does; whoever then takes more than a minute is
+// ended by SIGALRM.
+void pb_time_limit(double seconds);
+bool pb_timed_out(void); // whether that was (also) why
 
 #endif

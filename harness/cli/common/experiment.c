@@ -37,18 +37,37 @@ void pb_cache_free(pb_cache *c)
     memset(c, 0, sizeof *c);
 }
 
-pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_model **out)
+void pb_cache_drop_model(pb_cache *c)
 {
-    if (!c->model || strcmp(c->model_path, path) || c->weights != weights) {
-        pb_model_args args = {.weights = weights};
-        pb_model_close(c->model);
-        c->model = NULL;
-        PB_TRY(pb_model_open(&c->model, path, &args));
-        c->weights = weights;
-        PB_TRY(pb_path(c->model_path, sizeof c->model_path, "%s", path));
+    pb_model_close(c->model);
+    c->model = NULL;
+}
+
+// Opens the model, unless it is the one that is open already.
+static pb_err open_model(pb_cache *c, const char *path, pb_storage weights)
+{
+    if (c->model && !strcmp(c->model_path, path) && c->weights == weights)
+        return PB_OK;
+    pb_model_args args = {.weights = weights};
+    pb_cache_drop_model(c);
+    PB_TRY(pb_path(c->model_path, sizeof c->model_path, "%s", path));
+    c->weights = weights;
+    pb_err err = pb_model_open(&c->model, path, &args);
+    if (err) {
+        *c->model_path = 0;
+        return err;
     }
-    *out = c->model;
+    c->model_config = c->model->config;
+    memcpy(c->model_sha256, c->model->sha256, sizeof c->model_sha256);
     return PB_OK;
+}
+
+// What identifies the model: its weights need not be in memory any more.
+static pb_err know_model(pb_cache *c, const char *path, pb_storage weights)
+{
+    if (!strcmp(c->model_path, path) && c->weights == weights)
+        return PB_OK;
+    return open_model(c, path, weights);
 }
 
 // ---------------------------------------------------------------- configuration
@@ -132,39 +151,40 @@ static pb_err read_adapter(experiment *e)
     return pb_json_str(e->config, "method", &e->method_name);
 }
 
+static const char *const run_keys[] = {"kind",
+                                       "model",
+                                       "task",
+                                       "method",
+                                       "options",
+                                       "budget",
+                                       "seed",
+                                       "task_seed",
+                                       "lr",
+                                       "schedule",
+                                       "steps",
+                                       "batch",
+                                       "accumulate",
+                                       "warmup",
+                                       "floor",
+                                       "weight_decay",
+                                       "clip",
+                                       "limit",
+                                       "patience",
+                                       "eval_every",
+                                       "weights",
+                                       "adapter",
+                                       "beam",
+                                       "length_penalty",
+                                       "no_repeat_ngram",
+                                       "general_text",
+                                       NULL};
+
 static pb_err read_config(experiment *e, const json_t *config)
 {
-    static const char *const known[] = {"kind",
-                                        "model",
-                                        "task",
-                                        "method",
-                                        "options",
-                                        "budget",
-                                        "seed",
-                                        "task_seed",
-                                        "lr",
-                                        "schedule",
-                                        "steps",
-                                        "batch",
-                                        "accumulate",
-                                        "warmup",
-                                        "floor",
-                                        "weight_decay",
-                                        "clip",
-                                        "limit",
-                                        "patience",
-                                        "eval_every",
-                                        "weights",
-                                        "adapter",
-                                        "beam",
-                                        "length_penalty",
-                                        "no_repeat_ngram",
-                                        "general_text",
-                                        NULL};
     const char *weights = "auto"; // a key of its own only where it is asked for; so is decoding
     int64_t beam = 1, gram = 0;
     const json_t *b;
-    PB_TRY(pb_json_only(config, known, "a run's configuration"));
+    PB_TRY(pb_json_only(config, run_keys, "a run's configuration"));
     e->decoding = PB_GREEDY;
     e->config = pb_experiment_defaults();
     if (!e->config || json_object_update(e->config, (json_t *)config))
@@ -259,8 +279,9 @@ static pb_err load_data(experiment *e, pb_cache *cache, const pb_experiment_args
 }
 
 // Options, with the knob turned to meet the budget.
-static pb_err solve(experiment *e)
+static pb_err solve(experiment *e, const pb_cache *cache)
 {
+    const pb_config *g = &cache->model_config;
     const pb_method *m = e->method;
     size_t budget = 0;
     if (!e->opts)
@@ -271,18 +292,17 @@ static pb_err solve(experiment *e)
     if (e->lr == 0)
         e->lr = m->lr;
     json_object_set_new(e->config, "lr", json_real(e->lr));
-    json_object_set_new(e->config, "model_sha256", json_string(e->m->sha256));
-    json_object_set_new(e->config, "model_params",
-                        json_integer((json_int_t)pb_config_params(&e->m->config)));
+    json_object_set_new(e->config, "model_sha256", json_string(cache->model_sha256));
+    json_object_set_new(e->config, "model_params", json_integer((json_int_t)pb_config_params(g)));
     if (*e->budget)
-        PB_TRY(pb_budget_parse(e->budget, &e->m->config, &budget));
+        PB_TRY(pb_budget_parse(e->budget, g, &budget));
     json_object_set_new(e->config, "budget",
                         budget ? json_integer((json_int_t)budget) : json_null());
     pb_err err = PB_OK;
     if (budget && m->knob)
-        err = pb_budget_solve(m, e->opts, &e->m->config, budget, &e->trainable);
+        err = pb_budget_solve(m, e->opts, g, budget, &e->trainable);
     else
-        err = pb_budget_count(m, e->opts, &e->m->config, &e->trainable);
+        err = pb_budget_count(m, e->opts, g, &e->trainable);
     json_object_set_new(e->config, "options", pb_options_to_json(m, e->opts));
     return err;
 }
@@ -605,61 +625,118 @@ static pb_err open_run(experiment *e, const char *h5)
     return PB_OK;
 }
 
+static void release(experiment *e)
+{
+    pb_run_abandon(e->run);
+    pb_adapter_free(e->from);
+    pb_adapter_free(e->a);
+    pb_adapter_free(e->served);
+    pb_model_close(e->own);
+    free(e->opts);
+    json_decref(e->config);
+}
+
+pb_err pb_experiment_keys(const json_t *some, const char *what)
+{
+    return pb_json_only(some, run_keys, what);
+}
+
+pb_err pb_experiment_check(const json_t *config)
+{
+    experiment e = {0};
+    pb_err err = read_config(&e, config);
+    if (!err)
+        err = pb_options_new(&e.opts, e.method);
+    if (!err)
+        err = pb_options_from_json(e.method, e.opts, e.options);
+    release(&e);
+    return err;
+}
+
+// Everything that a run is known by. *cannot: it is known, but no such adapter can be made.
+static pb_err prepare(experiment *e, const json_t *config, pb_cache *cache,
+                      const pb_experiment_args *args, char hash[PB_HASH_LEN], pb_err *cannot)
+{
+    PB_TRY(read_config(e, config));
+    PB_TRY(load_data(e, cache, args));
+    PB_TRY(know_model(cache, e->model, e->weights));
+    if (e->adapter)
+        PB_TRY(pb_adapter_load(&e->from, e->adapter, &cache->model_config, cache->model_sha256));
+    *cannot = solve(e, cache);
+    char why[512], hint[256];
+    snprintf(why, sizeof why, "%s", pb_error_message());
+    snprintf(hint, sizeof hint, "%s", pb_error_hint());
+    PB_TRY(pb_config_hash(hash, e->config));
+    if (*cannot)
+        (void)pb_fail(*cannot, hint, "%s", why);
+    return PB_OK;
+}
+
+// What a run ends with when the error is its own, and not the machine's or the user's.
+static bool is_result(pb_err err, pb_run_status *status)
+{
+    *status = err == PB_DIVERGED ? PB_RUN_DIVERGED : PB_RUN_FAILED;
+    return err == PB_DIVERGED || err == PB_INPUT || err == PB_UNSUPPORTED || err == PB_USAGE;
+}
+
+pb_err pb_experiment_look(pb_run_status *out, const json_t *config, const char *h5, pb_cache *cache,
+                          const pb_experiment_args *args, char *why, size_t why_size)
+{
+    experiment e = {0};
+    char hash[PB_HASH_LEN];
+    pb_err cannot, err = prepare(&e, config, cache, args, hash, &cannot);
+    if (!err)
+        err = pb_run_look(out, h5, hash, why, why_size);
+    release(&e);
+    return err;
+}
+
 pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
                          pb_cache *cache, const pb_experiment_args *args)
 {
-    pb_err err = PB_OK;
+    pb_err err = PB_OK, cannot;
     experiment e = {0};
     char hash[PB_HASH_LEN];
     double start = pb_now();
-    *out = (pb_experiment_result){.status = "complete"};
-    PB_GO(read_config(&e, config));
-    PB_GO(load_data(&e, cache, args));
-    PB_GO(pb_cache_model(cache, e.model, e.weights, &e.m));
+    pb_run_status status;
+    *out = (pb_experiment_result){.status = PB_RUN_COMPLETE};
+    PB_GO(prepare(&e, config, cache, args, hash, &cannot));
+    if (cannot) {
+        snprintf(out->why, sizeof out->why, "%s", pb_error_message());
+        snprintf(out->hint, sizeof out->hint, "%s", pb_error_hint());
+    }
+    out->trainable = e.trainable;
+    PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
+    if (out->skipped)
+        goto done;
+    PB_GO(open_model(cache, e.model, e.weights));
+    e.m = cache->model;
     if (!e.m->tokenizer) {
         err = pb_fail(PB_INPUT, "put its tokenizer beside it", "the model %s has no tokenizer",
                       e.model);
         goto done;
     }
-    if (e.adapter)
-        PB_GO(pb_adapter_load(&e.from, e.adapter, &e.m->config, e.m->sha256));
-    pb_err cannot = solve(&e);
-    if (cannot)
-        snprintf(out->why, sizeof out->why, "%s", pb_error_message());
-    out->trainable = e.trainable;
-    PB_GO(pb_config_hash(hash, e.config));
-    PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
-    if (out->skipped)
-        goto done;
     if (e.method->backbone) { // a copy of the weights to train
         pb_model_args ma = {.trainable = true, .weights = e.weights};
         PB_GO(pb_model_open(&e.own, e.model, &ma));
         e.m = e.own;
     }
     PB_GO(open_run(&e, h5));
-    if (cannot) {
-        out->status = "failed";
-        err = pb_run_finish(e.run, PB_RUN_FAILED, out->why);
-    } else {
-        err = work(&e, out, h5, args, cache->model);
-        if (!err) {
-            err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
-        } else if (err == PB_DIVERGED) {
-            out->status = "diverged";
+    err = cannot ? cannot : work(&e, out, h5, args, cache->model);
+    if (err && is_result(err, &status)) {
+        out->status = status;
+        if (!cannot) {
             snprintf(out->why, sizeof out->why, "%s", pb_error_message());
-            err = pb_run_finish(e.run, PB_RUN_DIVERGED, out->why);
+            snprintf(out->hint, sizeof out->hint, "%s", pb_error_hint());
         }
+        err = pb_run_finish(e.run, status, out->why);
+    } else if (!err) {
+        err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
     }
     if (!err)
         e.run = NULL;
 done:
     out->seconds = pb_now() - start;
-    pb_run_abandon(e.run);
-    pb_adapter_free(e.from);
-    pb_adapter_free(e.a);
-    pb_adapter_free(e.served);
-    pb_model_close(e.own);
-    free(e.opts);
-    json_decref(e.config);
+    release(&e);
     return err;
 }

@@ -8,18 +8,22 @@
 
 #include "core/json.h"
 #include "model/model.h"
+#include "results/run.h"
 #include "tasks/metrics/metrics.h"
 #include "tasks/task.h"
 
 // Models and data sets that several runs share.
 typedef struct pb_cache {
-    pb_model *model;
+    pb_model *model; // may have been dropped: the next four lines are still known
     char model_path[4096];
     pb_storage weights;
+    pb_config model_config;
+    char model_sha256[65];
     pb_dataset *data;
     char data_key[4400];
 } pb_cache;
 void pb_cache_free(pb_cache *c);
+void pb_cache_drop_model(pb_cache *c); // gives the weights' memory back
 
 typedef struct pb_experiment_args {
     const char *data;  // folder with original data sets, or NULL
@@ -30,20 +34,24 @@ typedef struct pb_experiment_args {
 
 typedef struct pb_experiment_result {
     bool skipped;             // it was complete already
-    const char *status;       // "complete", "diverged", "failed"
-    char why[512];            // of a run that is not complete
+    pb_run_status status;     // complete, diverged or failed
+    char why[512], hint[256]; // of a run that is not complete
     const pb_measure *metric; // the headline; NULL when there is no score
     double score, loss, seconds;
     size_t trainable;
 } pb_experiment_result;
 
 json_t *pb_experiment_defaults(void);
-// Returns PB_OK for complete, diverged and failed runs alike (the status tells); errors are those
-// that should end a sweep: interruption, full disk, an impossible configuration key.
+// Refuses unknown keys among some of a configuration's.
+pb_err pb_experiment_keys(const json_t *some, const char *what);
+// Refuses what is wrong by itself, whatever the model and the data are.
+pb_err pb_experiment_check(const json_t *config);
+// Returns PB_OK for complete, diverged and failed runs alike (the status tells). Errors are what
+// no result file records: interruption, a full disk, an impossible key, data that is not there.
 pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const char *h5,
                          pb_cache *cache, const pb_experiment_args *args);
-
-// Opens `path`, or gives the model of that path that is open already; frozen.
-pb_err pb_cache_model(pb_cache *c, const char *path, pb_storage weights, pb_model **out);
+// What is there of it already: the status of a verified result, and the message it recorded.
+pb_err pb_experiment_look(pb_run_status *out, const json_t *config, const char *h5, pb_cache *cache,
+                          const pb_experiment_args *args, char *why, size_t why_size);
 
 #endif

@@ -47,6 +47,17 @@ pb_err pb_plugin_load(const char *path)
     return err;
 }
 
+// Processes that this one starts (a sweep's jobs) load it too.
+static pb_err hand_down(const char *file)
+{
+    char list[8192];
+    const char *env = getenv("PB_PLUGINS");
+    PB_TRY(pb_path(list, sizeof list, "%s%s%s", env ? env : "", env && *env ? ":" : "", file));
+    return setenv("PB_PLUGINS", list, 1)
+               ? pb_fail(PB_MEMORY, NULL, "no memory for a list of plugins")
+               : PB_OK;
+}
+
 pb_err pb_plugins_load(int *argc, char **argv)
 {
     static const char option[] = "--plugin";
@@ -68,8 +79,8 @@ pb_err pb_plugins_load(int *argc, char **argv)
         }
         if (!file)
             argv[n++] = argv[i];
-        else if (!err)
-            err = pb_plugin_load(file);
+        else if (!err && !(err = pb_plugin_load(file)))
+            err = hand_down(file);
     }
     argv[n] = NULL;
     *argc = n;
