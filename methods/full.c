@@ -3,7 +3,7 @@
 #include "methods/method.h"
 
 static const pb_option options[] = {{0}};
-static const double lr_grid[] = {1e-4, 3e-4, 1e-3, 3e-3, 0};
+static const double lr_grid[] = {3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0};
 
 PB_METHOD(full) = {
     .name = "full",

@@ -61,6 +61,8 @@ static pb_err scan(pb_paths *p, const char *folder, int depth)
         err = pb_path(path, sizeof path, "%s/%s", folder, e->d_name);
         if (err)
             break;
+        if (pb_is_dir(path) && !strcmp(e->d_name, "tuning"))
+            continue; // trials, which are no results; by their own folder they can be read
         if (pb_is_dir(path))
             err = depth ? scan(p, path, depth - 1) : PB_OK;
         else if (n > 3 && !strcmp(e->d_name + n - 3, ".h5") && is_run_file(path))

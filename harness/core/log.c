@@ -30,6 +30,12 @@ static void clear_line(void)
     line_open = false;
 }
 
+void pb_progress_hide(void)
+{
+    clear_line();
+    fflush(stderr);
+}
+
 void pb_info(const char *fmt, ...)
 {
     if (quiet)

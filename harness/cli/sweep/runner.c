@@ -26,7 +26,8 @@ typedef struct runner {
     fate *fate;    // by run
     bool *missing; // for estimates
     size_t total, done, bad, had;
-    bool waiting; // said so
+    bool waiting;         // said so
+    pb_progress progress; // while nothing is made
 } runner;
 
 static void pause_for(double seconds)
@@ -119,6 +120,7 @@ static pb_err spawn(runner *w, const pb_sweep_run *r, int *code)
     char label[96];
     label_of(w, r, label);
     fflush(NULL);
+    pb_progress_hide();
     pid_t parent = getpid(), child = fork();
     if (child < 0)
         return pb_fail(PB_IO, NULL, "cannot start a process: %s", strerror(errno));
@@ -173,6 +175,7 @@ static pb_err attend(runner *w, size_t i, bool *moved)
     int code = 1;
     if (pb_sweep_is_locked(s, r->id) || !may_start(w, r))
         return PB_OK;
+    pb_progress_update(&w->progress, (int64_t)(w->done + w->bad), "verifying");
     PB_TRY(pb_sweep_look(s, r, false, &state, why));
     if (state == PB_SWEEP_RUNNING)
         return PB_OK;
@@ -219,6 +222,7 @@ static pb_err all(runner *w)
             pb_info("[%zu/%zu] the rest is being made by other processes, or waits for them",
                     w->done + w->bad, w->total);
         w->waiting = true;
+        pb_progress_update(&w->progress, (int64_t)(w->done + w->bad), "waiting for others");
         pause_for(1);
     }
     return PB_OK;
@@ -235,7 +239,9 @@ pb_err pb_sweep_run_all(pb_sweep *s)
         w.fate[i] = pb_sweep_in_shard(s, &s->plan.run[i]) ? OPEN : OUTSIDE;
         w.total += w.fate[i] == OPEN;
     }
+    pb_progress_begin(&w.progress, "sweep", 0, (int64_t)w.total);
     PB_GO(all(&w));
+    pb_progress_hide();
     if (w.had)
         pb_info("%zu of %zu runs were complete already", w.had, w.total);
     if (w.bad)

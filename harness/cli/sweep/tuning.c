@@ -63,7 +63,7 @@ static double mean_loss(const json_t *trials, double rate)
 }
 
 // Of equal losses the lowest rate is taken; without any loss too: the runs then show what is wrong.
-static json_t *choose(pb_sweep_choice *c, json_t *trials)
+static json_t *choose(pb_sweep_choice *c, const pb_sweep_run *r, json_t *trials)
 {
     size_t best = 0, n = json_array_size(c->rates);
     double lowest = INFINITY;
@@ -79,9 +79,10 @@ static json_t *choose(pb_sweep_choice *c, json_t *trials)
         }
     }
     c->lr = json_number_value(json_array_get(c->rates, best));
-    return json_pack("{s:s, s:s?, s:f, s:o, s:b, s:o, s:O}", "method", c->label, "task", c->task,
-                     "lr", c->lr, "loss", pb_run_number(lowest), "at_edge",
-                     n > 1 && (best == 0 || best == n - 1), "curve", curve, "trials", trials);
+    return json_pack("{s:s, s:s?, s:O?, s:f, s:o, s:b, s:o, s:O}", "method", c->label, "task",
+                     c->task, "budget", json_object_get(r->config, "budget"), "lr", c->lr, "loss",
+                     pb_run_number(lowest), "at_edge", n > 1 && (best == 0 || best == n - 1),
+                     "curve", curve, "trials", trials);
 }
 
 static pb_err record_path(const pb_sweep *s, const pb_sweep_choice *c, char path[4096])
@@ -148,7 +149,7 @@ pb_err pb_sweep_choose(pb_sweep *s, pb_sweep_run *r, bool *ready)
             goto done;
     }
     if (c->lr == 0) {
-        record = choose(c, trials);
+        record = choose(c, r, trials);
         PB_GO(keep(s, c, record));
     }
     json_object_set_new(r->config, "lr", json_real(c->lr));
