@@ -63,9 +63,9 @@ typedef struct pb_records {
     size_t n;
 } pb_records;
 
-// Reads run files; a folder stands for all run files below it, but for folders "tuning" in it, which
-// hold the trials of a sweep. Other files in a folder are passed
-// over, a damaged run file is an error. No run file at all is an error too.
+// Reads run files; a folder stands for all run files below it, but for folders "tuning" in it,
+// which hold the trials of a sweep. Other files in a folder are passed over, a damaged run file is
+// an error. No run file at all is an error too.
 pb_err pb_records_load(pb_records *out, const char *const *paths, size_t n);
 void pb_records_free(pb_records *r);
 

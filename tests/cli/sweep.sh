@@ -131,7 +131,7 @@ prints '^all +\. +\. +\. +\. +\. +\. +9$'
 experiment long.json '{"lora": {}, "ia3": {"steps": 3}}' '"seeds": [1]' 10000000
 exits 1 "$PEDROBENCH" sweep long.json --out t --timeout 2
 says 'yesno/lora-seed1: stopped after 2 s'
-ok "the next run was made" [ -s t/yesno/ia3-seed1.h5 ]
+ok "the next run had its turn" [ "$(events t start yesno/ia3-seed1)" = 1 ]
 ok "it can go on" [ -s t/yesno/lora-seed1.h5.checkpoint ]
 exits 1 "$PEDROBENCH" sweep long.json --out t --status
 prints 'unfinished: yesno/lora-seed1: interrupted'
@@ -140,6 +140,7 @@ ok "it went on" grep -q '"event":"resume","step":[1-9]' t/yesno/lora-seed1.jsonl
 
 # ---- a job that is killed, a sweep that is killed, a torn journal
 
+exits 0 "$PEDROBENCH" sweep long.json --out t --only yesno/ia3-seed1 --quiet
 sweep long.json --out t &
 pid=$!
 started() { [ "$(events t start yesno/lora-seed1)" -ge "$1" ]; }
