@@ -214,7 +214,7 @@ static void refusals(void **state)
     assert_int_equal(pb_run_event(r, NULL), PB_INTERNAL);
     free(slurp(at("refuse.jsonl"), &after));
     assert_int_equal(before, after);
-    assert_int_equal(begin(&second, at("refuse.h5"), 1, false), PB_IO);
+    assert_int_equal(begin(&second, at("refuse.h5"), 1, false), PB_BUSY);
     says("another process");
     assert_null(second);
     pb_run_abandon(r);
