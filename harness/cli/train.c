@@ -19,6 +19,7 @@ enum {
     KEY_DECAY,
     KEY_CLIP,
     KEY_ACCUM,
+    KEY_RECOMPUTE,
     KEY_EVAL,
     KEY_PATIENCE,
     KEY_TASK_SEED,
@@ -47,6 +48,10 @@ static const struct argp_option opts[] = {
     {"weight-decay", KEY_DECAY, "F", 0, "AdamW's (default 0)", 1},
     {"clip", KEY_CLIP, "F", 0, "Largest gradient norm (default 1; 0: none)", 1},
     {"accumulate", KEY_ACCUM, "N", 0, "Batches per step (default 1)", 1},
+    {"recompute", KEY_RECOMPUTE, 0, 0,
+     "Keep only the inputs of layers, and compute their activations again for the backward pass: "
+     "less memory, more time, the same bits",
+     1},
     {"eval-every", KEY_EVAL, "N", 0, "Steps between validations (default 50)", 1},
     {"patience", KEY_PATIENCE, "N", 0,
      "Stop after so many validations without improvement (default 10; 0: never)", 1},
@@ -154,6 +159,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case KEY_ACCUM:
         put_size(state, c, "accumulate", arg);
+        break;
+    case KEY_RECOMPUTE:
+        json_object_set_new(c, "recompute", json_true());
         break;
     case KEY_EVAL:
         put_size(state, c, "eval_every", arg);

@@ -393,6 +393,22 @@ static void split(trainer *t)
     }
 }
 
+// Says what a step's activations take, and what they would take the other way.
+static pb_err announce(const trainer *t, pb_step_limits limits)
+{
+    size_t bytes[2];
+    if (!t->h || !t->h->label || pb_log_is_quiet())
+        return PB_OK;
+    for (int again = 0; again < 2; again++) {
+        limits.recompute = again;
+        PB_TRY(pb_step_need(&bytes[again], t->m, &t->a, t->a ? 1 : 0, &limits));
+    }
+    bool now = t->o->recompute;
+    pb_info("activations: %.1f MB a step (%.1f MB %s --recompute)", (double)bytes[now] / 1e6,
+            (double)bytes[!now] / 1e6, now ? "without" : "with");
+    return PB_OK;
+}
+
 static pb_err set_up(trainer *t)
 {
     const pb_train_options *o = t->o;
@@ -409,7 +425,8 @@ static pb_err set_up(trainer *t)
         rows = b->rows > rows ? b->rows : rows;
         segs = b->most > segs ? b->most : segs;
     }
-    pb_step_limits limits = {.rows = rows, .segments = segs, .train = true};
+    pb_step_limits limits = {
+        .rows = rows, .segments = segs, .train = true, .recompute = o->recompute};
     t->moments = calloc(2 * n + statistics(t) + 1, sizeof *t->moments);
     t->best = malloc((n + 1) * sizeof *t->best);
     if (!t->moments || !t->best)
@@ -420,6 +437,7 @@ static pb_err set_up(trainer *t)
         PB_TRY(pb_adapter_derive(t->a, t->m));
         PB_TRY(pb_adapter_folded(&t->served, t->a));
     }
+    PB_TRY(announce(t, limits));
     PB_TRY(pb_step_new(&t->st, t->m, &t->a, t->a ? 1 : 0, &limits));
     t->best_valid = INFINITY;
     identify(t);

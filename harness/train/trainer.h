@@ -9,7 +9,8 @@
 typedef struct pb_train_options {
     size_t steps, batch, accumulate; // sequences per batch; batches per step
     size_t batch_tokens;             // rows per batch instead; 0: by sequences
-    double lr, floor;                // peak and final rate (as a fraction)
+    bool recompute;   // activations are made again for the backward pass: less memory, same bits
+    double lr, floor; // peak and final rate (as a fraction)
     pb_schedule schedule;
     size_t warmup; // steps
     pb_adamw adamw;

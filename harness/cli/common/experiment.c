@@ -61,6 +61,7 @@ typedef struct experiment {
     char budget[64]; // as text; empty: none
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
     double lr, warmup, floor, weight_decay, clip;
+    bool recompute;
     pb_storage weights;
     pb_decoding decoding;
     json_t *config; // complete: what the result file records
@@ -160,6 +161,7 @@ static pb_err read_config(experiment *e, const json_t *config)
                                         "length_penalty",
                                         "no_repeat_ngram",
                                         "general_text",
+                                        "recompute",
                                         NULL};
     const char *weights = "auto"; // a key of its own only where it is asked for; so is decoding
     int64_t beam = 1, gram = 0;
@@ -178,6 +180,8 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_storage_find(&e->weights, weights));
     PB_TRY(pb_json_opt_str(c, "adapter", &e->adapter));
     PB_TRY(pb_json_opt_str(c, "general_text", &e->general));
+    PB_TRY(pb_json_opt_bool(c, "recompute", &e->recompute));
+    json_object_del(e->config, "recompute"); // it changes no result
     if (e->general) {
         char hash[PB_HASH_LEN];
         PB_TRY(pb_sha256_file(hash, e->general));
@@ -518,6 +522,7 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.steps = (size_t)e->steps;
     o.batch = (size_t)e->batch;
     o.accumulate = (size_t)e->accumulate;
+    o.recompute = e->recompute;
     o.lr = e->lr;
     o.floor = e->floor;
     o.schedule = e->schedule[0] == 'l'                            ? PB_LINEAR
@@ -533,12 +538,12 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.checkpoint_every = args->checkpoint_every;
     pb_train_hooks h = {e, on_step, on_valid, on_resumed, on_saved, args->label};
     PB_GO(pb_train(e->m, e->a, &seqs, &valid, &o, &h, &e->trained));
-    PB_GO(pb_run_event(e->run,
-                       json_pack("{s:s, s:I, s:I, s:I, s:f, s:I}", "event", "note", "steps",
-                                 (json_int_t)e->trained.steps, "best_step",
-                                 (json_int_t)e->trained.best_step, "tokens",
-                                 (json_int_t)e->trained.tokens, "train_seconds", e->trained.seconds,
-                                 "step_bytes", (json_int_t)e->trained.step_bytes)));
+    PB_GO(pb_run_event(
+        e->run,
+        json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:b}", "event", "note", "steps",
+                  (json_int_t)e->trained.steps, "best_step", (json_int_t)e->trained.best_step,
+                  "tokens", (json_int_t)e->trained.tokens, "train_seconds", e->trained.seconds,
+                  "step_bytes", (json_int_t)e->trained.step_bytes, "recompute", e->recompute)));
 done:
     pb_seqs_free(&seqs);
     pb_seqs_free(&valid);
