@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/common/plugin.h"
 #include "core/log.h"
+#include "core/ranks.h"
 #include "core/threads.h"
 
 #include <argp.h>
@@ -44,9 +45,19 @@ static void overview(FILE *f)
           f);
 }
 
+static const char *running; // the subcommand
+
+static void show_error(void)
+{
+    fprintf(stderr, "pedrobench %s: %s\n", running, pb_error_message());
+    if (*pb_error_hint())
+        fprintf(stderr, "hint: %s\n", pb_error_hint());
+}
+
 int main(int argc, char **argv)
 {
     pb_threads_restart(argv);
+    pb_ranks_begin();
     if (argc < 2) {
         overview(stderr);
         return 2;
@@ -59,6 +70,8 @@ int main(int argc, char **argv)
     }
     if (!strcmp(name, "--version")) {
         puts("pedrobench " PB_VERSION);
+        if (pb_ranks_library())
+            printf("with %s\n", pb_ranks_library());
         return 0;
     }
     for (size_t i = 0; pb_commands[i]; i++) {
@@ -66,25 +79,28 @@ int main(int argc, char **argv)
             continue;
         char self[128];
         snprintf(self, sizeof self, "pedrobench %s", name);
+        running = name;
         argv[1] = self;
         argp_err_exit_status = 2;
         pb_signals_install();
-        pb_err err = plugins;
+        pb_err err = pb_ranks_start(!strcmp(name, "train"));
+        if (!err)
+            err = plugins;
         if (!err)
             err = pb_threads_set(0);
         if (!err)
             err = pb_commands[i]->run(argc - 1, argv + 1);
         errno = 0;
         bool unwritten = fflush(stdout) || ferror(stdout);
-        if (unwritten && errno == EPIPE)
-            return 1; // whoever read the output has gone; nobody is left to be told
+        if (unwritten && errno == EPIPE) {
+            pb_ranks_end(PB_IO, NULL); // whoever read the output has gone; nobody is to be told
+            return 1;
+        }
         if (!err && unwritten)
             err = pb_fail(PB_IO, "is the disk full?", "cannot write standard output");
+        pb_ranks_end(err, show_error);
         if (!err)
             return 0;
-        fprintf(stderr, "pedrobench %s: %s\n", name, pb_error_message());
-        if (*pb_error_hint())
-            fprintf(stderr, "hint: %s\n", pb_error_hint());
         return err == PB_USAGE ? 2 : err == PB_INTERRUPTED ? 130 : err == PB_BUSY ? 75 : 1;
     }
     fprintf(stderr, "pedrobench: unknown command \"%s\"\nhint: `pedrobench --help` lists them\n",

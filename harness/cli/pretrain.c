@@ -32,6 +32,10 @@ static const struct argp_option opts[] = {
     {"stop", 'x', "N", 0,
      "End at this step of the schedule that --steps gives (default: all of it)", 0},
     {"batch-tokens", 'B', "N", 0, "Tokens per step (default 4096)", 0},
+    {"recompute", 'R', 0, 0,
+     "Keep only the inputs of layers, and compute their activations again for the backward pass: "
+     "less memory, more time, the same bits",
+     0},
     {"lr", 'l', "RATE", 0, "Peak learning rate (default 3e-3)", 0},
     {"seed", 'S', "N", 0, "Seed (default 1)", 0},
     {"geometry", 'g', "KEY=N,...", 0,
@@ -105,6 +109,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         break;
     case 'B':
         put(state, a->recipe, "batch_tokens", arg);
+        break;
+    case 'R':
+        json_object_set_new(a->recipe, "recompute", json_true());
         break;
     case 'S':
         put(state, a->recipe, "seed", arg);

@@ -2,6 +2,7 @@
 #include "cli/common/common.h"
 #include "cli/common/experiment.h"
 #include "core/log.h"
+#include "core/ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ enum {
     KEY_DECAY,
     KEY_CLIP,
     KEY_ACCUM,
+    KEY_RECOMPUTE,
     KEY_EVAL,
     KEY_PATIENCE,
     KEY_TASK_SEED,
@@ -46,7 +48,12 @@ static const struct argp_option opts[] = {
     {"warmup", KEY_WARMUP, "F", 0, "Share of the steps (default 0.06)", 1},
     {"weight-decay", KEY_DECAY, "F", 0, "AdamW's (default 0)", 1},
     {"clip", KEY_CLIP, "F", 0, "Largest gradient norm (default 1; 0: none)", 1},
-    {"accumulate", KEY_ACCUM, "N", 0, "Batches per step (default 1)", 1},
+    {"accumulate", KEY_ACCUM, "N", 0,
+     "Batches per step (default 1); processes started by mpirun share them", 1},
+    {"recompute", KEY_RECOMPUTE, 0, 0,
+     "Keep only the inputs of layers, and compute their activations again for the backward pass: "
+     "less memory, more time, the same bits",
+     1},
     {"eval-every", KEY_EVAL, "N", 0, "Steps between validations (default 50)", 1},
     {"patience", KEY_PATIENCE, "N", 0,
      "Stop after so many validations without improvement (default 10; 0: never)", 1},
@@ -155,6 +162,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_ACCUM:
         put_size(state, c, "accumulate", arg);
         break;
+    case KEY_RECOMPUTE:
+        json_object_set_new(c, "recompute", json_true());
+        break;
     case KEY_EVAL:
         put_size(state, c, "eval_every", arg);
         break;
@@ -212,12 +222,15 @@ static const struct argp argp = {
     NULL,
     "Trains one method on one task, evaluates it on the test split, and writes one HDF5 file; the "
     "adapter goes to a folder beside it. An interrupted run continues when it is started again; a "
-    "complete one is left alone.\v"
+    "complete one is left alone. Several processes, on one machine or many, share the batches of "
+    "every step and give the same bits as one (builds with PB_MPI).\v"
     "Examples:\n"
     "  pedrobench train --task yesno --method pedro --budget 0.5% --out run.h5\n"
     "  pedrobench train --model stories260K/checkpoint_legacy.bin --task e2e --data DATA \\\n"
     "      --method lora --set rank=2 --set targets=q,v --lr 3e-3 --steps 500 --out lora.h5\n"
-    "  pedrobench train --task yesno --adapter run.adapter --out further.h5",
+    "  pedrobench train --task yesno --adapter run.adapter --out further.h5\n"
+    "  mpirun -n 4 pedrobench train --task yesno --method lora --accumulate 4 --batch 8 --out "
+    "four.h5",
     NULL,
     NULL,
     NULL};
@@ -235,7 +248,9 @@ static pb_err run(int argc, char **argv)
              json_string_value(json_object_get(a.config, "task")));
     pb_experiment_args args = {a.data, label, 200, true};
     pb_err err = pb_experiment_run(&r, a.config, a.out, &cache, &args);
-    if (!err && r.skipped)
+    if (!err && pb_rank())
+        ; // rank 0 tells
+    else if (!err && r.skipped)
         printf("%s is complete already\n", a.out);
     else if (!err && r.status == PB_RUN_COMPLETE)
         printf("%s: %s %.*f%s%s, loss %.4f, %zu trainable parameters, %.1f s; written to %s\n",

@@ -19,6 +19,33 @@ typedef struct objective {
     real weight[ROWS], nll[ROWS];
 } objective;
 
+// A batch, its weights and a step for it, at a random point.
+static pb_err pose(conf *c, const pb_subject *s, size_t t, bool recompute, objective **out)
+{
+    static const pb_segment seg[] = {{.row0 = 0, .n_rows = 5, .n_prompt = 2, .slot = -1},
+                                     {.row0 = 5, .n_rows = 71, .n_prompt = 31, .slot = -1},
+                                     {.row0 = 76, .n_rows = 8, .n_prompt = 8, .slot = -1}};
+    int32_t *tokens;
+    pb_segment *own = conf_alloc(c, 3, sizeof *own);
+    pb_rng r = pb_rng_make(6, PB_STREAM_TEST, 1);
+    objective *o = *out = conf_alloc(c, 1, sizeof *o);
+    PB_TRY(conf_trained(c, s, t, true, &o->x));
+    size_t V = o->x.m->config.vocab;
+    PB_TRY(conf_tokens(c, ROWS, V, 13, &tokens));
+    PB_TRY(conf_tokens(c, ROWS, V, 14, &o->target));
+    o->b = (pb_batch){ROWS, 3, tokens, own};
+    for (size_t i = 0; i < 3; i++) {
+        own[i] = seg[i];
+        own[i].tenant = o->x.a ? 0 : -1;
+    }
+    for (size_t i = 0; i < ROWS; i++) {
+        o->weight[i] = (real)(0.1 + pb_rng_uniform(&r));
+        o->target[i] = i % 7 == 3 ? -1 : o->target[i];
+    }
+    pb_step_limits limits = {.rows = ROWS, .segments = 3, .train = true, .recompute = recompute};
+    return conf_step(c, o->x.m, &o->x.a, o->x.a ? 1 : 0, &limits, &o->st);
+}
+
 static double loss_at(objective *o, bool back)
 {
     double sum = 0;
@@ -128,34 +155,15 @@ pb_err check_gradient(conf *c, const pb_subject *s, size_t t)
         PB_TRY(conf_has(c, s, t, PB_CHOSEN, &chosen));
     if (chosen && !IS_DOUBLE)
         SKIP(c, "in float, differences are so long that another expert is chosen on the way");
-    static const pb_segment seg[] = {{.row0 = 0, .n_rows = 5, .n_prompt = 2, .slot = -1},
-                                     {.row0 = 5, .n_rows = 71, .n_prompt = 31, .slot = -1},
-                                     {.row0 = 76, .n_rows = 8, .n_prompt = 8, .slot = -1}};
     bool any = true;
     if (!s->m->backbone)
         PB_TRY(conf_has(c, s, t, 0, &any));
     if (!any)
         SKIP(c, "%s has no parameters", s->m->name);
-    int32_t *tokens;
-    pb_segment own[3];
     pb_rng r = pb_rng_make(6, PB_STREAM_TEST, 0);
-    objective *o = conf_alloc(c, 1, sizeof *o);
-    PB_TRY(conf_trained(c, s, t, true, &o->x));
+    objective *o;
+    PB_TRY(pose(c, s, t, false, &o));
     const pb_params *p = o->x.p;
-    size_t V = o->x.m->config.vocab;
-    PB_TRY(conf_tokens(c, ROWS, V, 13, &tokens));
-    PB_TRY(conf_tokens(c, ROWS, V, 14, &o->target));
-    o->b = (pb_batch){ROWS, 3, tokens, own};
-    for (size_t i = 0; i < 3; i++) {
-        own[i] = seg[i];
-        own[i].tenant = o->x.a ? 0 : -1;
-    }
-    for (size_t i = 0; i < ROWS; i++) {
-        o->weight[i] = (real)(0.1 + pb_rng_uniform(&r));
-        o->target[i] = i % 7 == 3 ? -1 : o->target[i];
-    }
-    PB_TRY(conf_step(c, o->x.m, &o->x.a, o->x.a ? 1 : 0,
-                     &(pb_step_limits){.rows = ROWS, .segments = 3, .train = true}, &o->st));
     // The head's gradient is made with the loss, so later losses add to it: keep a copy.
     size_t size = p->layout->size;
     real *grad = conf_alloc(c, size, sizeof *grad);
@@ -177,4 +185,21 @@ pb_err check_gradient(conf *c, const pb_subject *s, size_t t)
     for (size_t i = 0; i < p->layout->n; i++)
         PB_TRY(one_matrix(c, o, &p->layout->spec[i], grad, reached, &r));
     return PB_OK;
+}
+
+// Activations that are made again for the backward pass are those of the forward pass: dropout
+// draws the same numbers, state and prefixes come out the same.
+pb_err check_again(conf *c, const pb_subject *s, size_t t)
+{
+    const char *hint = "does a hook keep something between its calls, or draw its own numbers?";
+    objective *kept, *again;
+    PB_TRY(pose(c, s, t, false, &kept));
+    PB_TRY(pose(c, s, t, true, &again));
+    for (int step = 0; step < 2; step++) {
+        loss_at(kept, true);
+        loss_at(again, true);
+        PB_TRY(conf_same("losses with recomputation", hint, again->nll, kept->nll, 1, ROWS));
+    }
+    return conf_same("gradients with recomputation", hint, again->x.p->d, kept->x.p->d, 1,
+                     kept->x.p->layout->size);
 }

@@ -99,6 +99,7 @@ pb_err check_fold(conf *c, const pb_subject *s, size_t t);
 pb_err check_files(conf *c, const pb_subject *s, size_t t);
 pb_err check_knob(conf *c, const pb_subject *s, size_t t);
 pb_err check_gradient(conf *c, const pb_subject *s, size_t t);
+pb_err check_again(conf *c, const pb_subject *s, size_t t);
 pb_err check_learns(conf *c, const pb_subject *s, size_t t);
 pb_err check_resume(conf *c, const pb_subject *s, size_t t);
 pb_err check_other_work(conf *c, const pb_subject *s, size_t t);

@@ -21,6 +21,7 @@
     X(acts, "parameters matter", "random parameters change the output")                            \
     X(recorded, "recording == inference", "the pass that is trained is the one that is served")    \
     X(gradient, "gradient", "gradients agree with differences; every parameter has one")           \
+    X(again, "recomputation", "activations made again for the backward pass, bit by bit")          \
     X(memory, "hooks allocate nothing", "twenty steps keep no memory")                             \
     X(decode, "cached decoding == full forward", "whatever the prompt, cut and not, bit by bit")   \
     X(mixed, "mixed batch == alone", "in one batch with all other methods, bit by bit")            \

@@ -29,6 +29,7 @@ struct pb_step {
     pb_arena arena, heads, memory; // memory: the KV cache
     pb_kv kv;
     const int32_t *tokens; // of the batch, and a place for each virtual one
+    const real *rope;      // rotary positions of its rows
     bool acts[PB_N_SITES]; // in a dry step: where hooks do something
 };
 
@@ -343,72 +344,153 @@ static pb_mat *embed(pb_step *st, const int32_t *tokens)
     return x;
 }
 
+// Layer l on its input x.
+static pb_mat *layer(pb_step *st, size_t l, pb_mat *x)
+{
+    pb_ctx *c = &st->c;
+    const pb_config *g = &st->m->config;
+    const pb_layer *w = &st->m->layer[l];
+    size_t H = g->heads, KVH = g->kv_heads, D = g->head_dim;
+    static const pb_gate_kind gates[] = {
+        [PB_GATE_SILU] = PB_SILU, [PB_GATE_GELU_TANH] = PB_GELU_TANH, [PB_GATE_GELU] = PB_GELU_ERF};
+    pb_scores how = {.scale = 1 / sqrt(g->score_scalar > 0 ? g->score_scalar : (double)D),
+                     .cap = g->attn_cap,
+                     .window = pb_config_window(g, l)};
+    pb_mat *y[3], *in[3];
+    c->layer = l;
+    c->linears = w->lin;
+    x = at_site(st, PB_SITE_LAYER_IN, x, x);
+    pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
+    prompts(st, x, n);
+    linears(st, y, in, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
+    pb_mat *q = at_site(st, PB_SITE_Q, in[0], y[0]);
+    pb_mat *k = at_site(st, PB_SITE_K, in[1], y[1]);
+    pb_mat *v = at_site(st, PB_SITE_V, in[2], y[2]);
+    if (g->qk_norm) {
+        q = norm(c, g, q, w->norm[PB_NORM_Q], D);
+        k = norm(c, g, k, w->norm[PB_NORM_K], D);
+    }
+    pb_rope(c, q, H, D, st->rope);
+    pb_rope(c, k, KVH, D, st->rope);
+    q = at_site(st, PB_SITE_Q_ROT, n, q);
+    k = at_site(st, PB_SITE_K_ROT, n, k);
+    prefixes(st, k, v);
+    pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
+    linears(st, y, in, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
+    pb_mat *out = at_site(st, PB_SITE_O, in[0], y[0]);
+    if (g->post_norms)
+        out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
+    out = at_site(st, PB_SITE_ATTN_OUT, n, out);
+    x = pb_add(c, x, out);
+    n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
+    linears(st, y, in, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
+    pb_mat *gate = at_site(st, PB_SITE_GATE, in[0], y[0]);
+    pb_mat *up = at_site(st, PB_SITE_UP, in[1], y[1]);
+    pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));
+    const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
+    pb_linear(c, y, mid, down, 1);
+    out = at_site(st, PB_SITE_DOWN, mid, y[0]);
+    if (g->post_norms)
+        out = norm(c, g, out, w->norm[PB_NORM_FFN_OUT], g->width);
+    out = at_site(st, PB_SITE_FFN_OUT, n, out);
+    return pb_add(c, x, out);
+}
+
+static void copy_values(const pb_ctx *c, real *to, const pb_mat *from)
+{
+    if (!c->dry)
+        memcpy(to, from->v, from->rows * from->cols * sizeof *to);
+}
+
+// ---------------------------------------------------------------- recomputation
+//
+// Between the forward and the backward pass only what goes into a layer is kept; the layer's
+// backward pass runs it once more. Source: Chen et al. 2016, arXiv 1604.06174.
+
+struct again {
+    pb_node node;
+    pb_step *st;
+    pb_mat *in, *out;
+    uint32_t dropouts; // number of the layer's first one
+};
+
+// Runs a layer on a copy of its input's values, since hooks may edit them in place; the gradient is
+// the input's own.
+static pb_mat *layer_of_copy(pb_step *st, size_t l, const pb_mat *in)
+{
+    pb_ctx *c = &st->c;
+    pb_mat *x = pb_new(c, in->rows, in->cols, PB_TOKENS, false);
+    copy_values(c, x->v, in);
+    x->d = in->d;
+    return layer(st, l, x);
+}
+
+static void again_back(pb_ctx *c, pb_node *self)
+{
+    struct again *o = (struct again *)self;
+    size_t mark = pb_mark(c->heads);
+    c->tape = NULL;
+    c->dropouts = o->dropouts;
+    pb_mat *y = layer_of_copy(o->st, self->layer, o->in);
+    if (!c->dry)
+        memcpy(y->d, o->out->d, y->rows * y->cols * sizeof *y->d);
+    pb_backward(c);
+    pb_release(c->heads, mark);
+}
+
+static pb_mat *layer_kept_input(pb_step *st, size_t l, pb_mat *in)
+{
+    pb_ctx *c = &st->c;
+    pb_node *tape = c->tape;
+    uint32_t dropouts = c->dropouts;
+    pb_mat *out = pb_new(c, in->rows, in->cols, PB_TOKENS, false);
+    size_t mark = pb_mark(c->arena), heads = pb_mark(c->heads);
+    pb_mat *y = layer_of_copy(st, l, in);
+    bool grad = y->d;
+    copy_values(c, out->v, y);
+    pb_release(c->arena, mark);
+    pb_release(c->heads, heads);
+    c->tape = tape;
+    if (grad) {
+        pb_want_grad(c, out);
+        struct again *o = pb_push(c, sizeof *o, again_back);
+        o->st = st;
+        o->in = in;
+        o->out = out;
+        o->dropouts = dropouts;
+    }
+    return out;
+}
+
+// Without a backward pass, a layer's memory is used again by the next one.
+static pb_mat *layers_without_tape(pb_step *st, pb_mat *x)
+{
+    pb_ctx *c = &st->c;
+    pb_mat *kept = pb_new(c, x->rows, x->cols, PB_TOKENS, false);
+    size_t mark = pb_mark(c->arena);
+    for (size_t l = 0; l < st->m->config.layers; l++) {
+        x = layer(st, l, x);
+        copy_values(c, kept->v, x);
+        x = kept;
+        pb_release(c->arena, mark);
+    }
+    return x;
+}
+
 // The normalised hidden states of the batch's own rows.
 static pb_mat *run(pb_step *st, const pb_batch *b)
 {
     pb_ctx *c = &st->c;
     const pb_model *m = st->m;
     const pb_config *g = &m->config;
-    size_t H = g->heads, KVH = g->kv_heads, D = g->head_dim;
-    static const pb_gate_kind gates[] = {
-        [PB_GATE_SILU] = PB_SILU, [PB_GATE_GELU_TANH] = PB_GELU_TANH, [PB_GATE_GELU] = PB_GELU_ERF};
-    pb_scores how = {.scale = 1 / sqrt(g->score_scalar > 0 ? g->score_scalar : (double)D),
-                     .cap = g->attn_cap};
     arrange(st);
     c->layer = 0;
-    real *table = pb_rope_table(c, D, m->inv_freq);
+    st->rope = pb_rope_table(c, g->head_dim, m->inv_freq);
     pb_mat *x = embed(st, st->tokens);
-    // Without a backward pass, a layer's memory is used again by the next one.
-    pb_mat *kept = c->record ? NULL : pb_new(c, c->n_rows, g->width, PB_TOKENS, false);
-    size_t mark = pb_mark(c->arena);
-    for (size_t l = 0; l < g->layers; l++) {
-        const pb_layer *w = &m->layer[l];
-        pb_mat *y[3], *in[3];
-        c->layer = l;
-        c->linears = w->lin;
-        x = at_site(st, PB_SITE_LAYER_IN, x, x);
-        pb_mat *n = norm(c, g, x, w->norm[PB_NORM_ATTN], g->width);
-        prompts(st, x, n);
-        linears(st, y, in, n, PB_SITE_Q_IN, &w->lin[PB_LIN_Q], 3);
-        pb_mat *q = at_site(st, PB_SITE_Q, in[0], y[0]);
-        pb_mat *k = at_site(st, PB_SITE_K, in[1], y[1]);
-        pb_mat *v = at_site(st, PB_SITE_V, in[2], y[2]);
-        if (g->qk_norm) {
-            q = norm(c, g, q, w->norm[PB_NORM_Q], D);
-            k = norm(c, g, k, w->norm[PB_NORM_K], D);
-        }
-        pb_rope(c, q, H, D, table);
-        pb_rope(c, k, KVH, D, table);
-        q = at_site(st, PB_SITE_Q_ROT, n, q);
-        k = at_site(st, PB_SITE_K_ROT, n, k);
-        prefixes(st, k, v);
-        how.window = pb_config_window(g, l);
-        pb_mat *a = pb_attention(c, q, k, v, H, KVH, D, how);
-        linears(st, y, in, a, PB_SITE_O_IN, &w->lin[PB_LIN_O], 1);
-        pb_mat *out = at_site(st, PB_SITE_O, in[0], y[0]);
-        if (g->post_norms)
-            out = norm(c, g, out, w->norm[PB_NORM_ATTN_OUT], g->width);
-        out = at_site(st, PB_SITE_ATTN_OUT, n, out);
-        x = pb_add(c, x, out);
-        n = norm(c, g, x, w->norm[PB_NORM_FFN], g->width);
-        linears(st, y, in, n, PB_SITE_GATE_IN, &w->lin[PB_LIN_GATE], 2);
-        pb_mat *gate = at_site(st, PB_SITE_GATE, in[0], y[0]);
-        pb_mat *up = at_site(st, PB_SITE_UP, in[1], y[1]);
-        pb_mat *mid = at_site(st, PB_SITE_MID, n, pb_glu(c, gate, up, gates[g->gate]));
-        const pb_weight *down[] = {&w->lin[PB_LIN_DOWN]};
-        pb_linear(c, y, mid, down, 1);
-        out = at_site(st, PB_SITE_DOWN, mid, y[0]);
-        if (g->post_norms)
-            out = norm(c, g, out, w->norm[PB_NORM_FFN_OUT], g->width);
-        out = at_site(st, PB_SITE_FFN_OUT, n, out);
-        x = pb_add(c, x, out);
-        if (kept) {
-            if (!c->dry)
-                memcpy(kept->v, x->v, c->n_rows * g->width * sizeof *x->v);
-            x = kept;
-            pb_release(c->arena, mark);
-        }
-    }
+    if (!c->record)
+        x = layers_without_tape(st, x);
+    for (size_t l = 0; c->record && l < g->layers; l++)
+        x = st->limits.recompute ? layer_kept_input(st, l, x) : layer(st, l, x);
     x = norm(c, g, x, m->norm, g->width);
     return b->n_rows < c->n_rows ? some_rows(c, x, 0, b->n_rows, PB_TOKENS) : x;
 }
@@ -495,6 +577,11 @@ const pb_counts *pb_step_counts(const pb_step *s)
 size_t pb_step_bytes(const pb_step *s)
 {
     return s->arena.size;
+}
+
+size_t pb_step_peak(const pb_step *s)
+{
+    return s->arena.peak;
 }
 
 size_t pb_step_kv_bytes(const pb_step *s)
@@ -659,33 +746,51 @@ static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants,
     return cache(st);
 }
 
-pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants, size_t n,
-                   const pb_step_limits *limits)
+// Runs the largest batch dry: afterwards the arena's peak is what a step needs.
+static pb_err measure(pb_step *st, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                      const pb_step_limits *limits)
 {
     pb_err err = PB_OK;
     pb_segment *seg = NULL;
     int32_t *tokens = NULL;
     pb_batch b;
+    PB_GO(set_up(st, m, tenants, n, limits));
+    PB_GO(dry_batch(st, &b, &seg, &tokens));
+    PB_GO(pb_arena_init(&st->arena, "step", 0));
+    dry_step(st, &b);
+    err = mistakes(st);
+done:
+    free(seg);
+    free(tokens);
+    return err;
+}
+
+pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                   const pb_step_limits *limits)
+{
+    pb_err err = PB_OK;
     pb_step *st = calloc(1, sizeof *st);
     *out = NULL;
     if (!st)
         return pb_fail(PB_MEMORY, NULL, "no memory for a step");
-    PB_GO(set_up(st, m, tenants, n, limits));
-    PB_GO(dry_batch(st, &b, &seg, &tokens));
-    PB_GO(pb_arena_init(&st->arena, "step", 0));
-    st->arena.name = "step";
-    dry_step(st, &b);
-    PB_GO(mistakes(st));
-    size_t need = st->arena.peak;
-    PB_GO(pb_arena_init(&st->arena, "step", need + 64));
-    st->c.arena = &st->arena;
+    PB_GO(measure(st, m, tenants, n, limits));
+    PB_GO(pb_arena_init(&st->arena, "step", st->arena.peak + 64));
+    *out = st;
 done:
-    free(seg);
-    free(tokens);
     if (err)
         pb_step_free(st);
-    else
-        *out = st;
+    return err;
+}
+
+pb_err pb_step_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                    const pb_step_limits *limits)
+{
+    pb_step *st = calloc(1, sizeof *st);
+    if (!st)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a step");
+    pb_err err = measure(st, m, tenants, n, limits);
+    *bytes = st->arena.peak;
+    pb_step_free(st);
     return err;
 }
 

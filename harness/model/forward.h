@@ -17,6 +17,7 @@ typedef struct pb_batch {
 typedef struct pb_step_limits {
     size_t rows, segments;   // largest batch
     bool train;              // record the tape and run backward
+    bool recompute;          // keep only the inputs of layers, and run these again for backward
     bool loss;               // loss will be computed
     size_t slots, positions; // KV cache; 0 slots: none. positions include no prefix
     bool front;              // run the virtual tokens of the one tenant, as training does
@@ -29,6 +30,19 @@ typedef struct pb_step pb_step;
 pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants, size_t n,
                    const pb_step_limits *limits);
 void pb_step_free(pb_step *s);
+
+// Bytes of activations, gradients and scratch that such a step needs. In a training step whose
+// layers all have gradients, R rows in S segments take, in numbers,
+//   R D + 2 R C            rotary positions, embedding
+//   + L A                  the layers, A each
+//   + 2 R C + R            the last norm
+//   + max(b (2 C + V), T)  the loss of b rows at a time; scratch of the backward pass
+// with KV = KVH D, T = max(R C, (R + NR S) KV), a bias-free backbone's layer
+//   A = R (12 C + 4 H D + 4 KV + 6 F + H + 2) + (R + NR S) KV
+// and what a method adds to it. With `recompute` the layers take 2 R C each, and the scratch is
+// T + A + R C: one layer at a time. Blocks are rounded up to 64 bytes.
+pb_err pb_step_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                    const pb_step_limits *limits);
 
 // Runs the backbone with its adapters: returns the normalised hidden states (R,C), valid until the
 // next step. `training` switches dropout on; the tape records if the limits said `train`.
@@ -45,6 +59,7 @@ void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, r
 // What the last step did, by component; and the sizes of its memory.
 const pb_counts *pb_step_counts(const pb_step *s);
 size_t pb_step_bytes(const pb_step *s);    // activations, gradients, scratch
+size_t pb_step_peak(const pb_step *s);     // what of these was used so far, at the most
 size_t pb_step_kv_bytes(const pb_step *s); // keys, values, per-sequence state
 // Reads a slot's keys (rotated, (n,KVH*D)) and values of one layer.
 void pb_step_read_kv(const pb_step *s, size_t slot, size_t layer, size_t n, real *k, real *v);

@@ -3,15 +3,22 @@
 // A checkpoint is one safetensors file with values, both AdamW moments, the best values so far, and
 // the counters; the data order is a function of seed and step, so the continued run's losses are
 // bitwise those of an uninterrupted one.
+//
+// Several processes share the batches of a step. A batch's gradients are made from zero by one of
+// them and added in the order of the batches, every number by the process in whose slice it lies;
+// so the sum is the same bits for any number of processes. Updates are made by all alike.
 #include "train/trainer.h"
 
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/hash.h"
 #include "core/log.h"
+#include "core/ranks.h"
 #include "model/tensors.h"
+#include "tensor/gemm.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,20 +147,36 @@ done:
     return err;
 }
 
-pb_err pb_mean_loss(const pb_model *m, pb_adapter *a, const pb_seqs *s, double *loss)
+// The mean, of which this process scores part `rank` of `ranks`; they put the parts together.
+static pb_err mean_loss(const pb_model *m, pb_adapter *a, const pb_seqs *s, int rank, int ranks,
+                        double *loss)
 {
-    double *nll = malloc(s->n * sizeof *nll), sum = 0;
-    size_t *tokens = malloc(s->n * sizeof *tokens), n = 0;
-    pb_err err = nll && tokens ? pb_score(m, a, s, nll, tokens, NULL)
+    size_t first = s->n * (size_t)rank / (size_t)ranks;
+    size_t end = s->n * (size_t)(rank + 1) / (size_t)ranks;
+    double *nll = calloc(s->n + 1, sizeof *nll), sum = 0;
+    size_t *tokens = calloc(s->n + 1, sizeof *tokens), n = 0;
+    pb_seqs part = *s;
+    part.seq += first;
+    part.n = end - first;
+    pb_err err = nll && tokens ? pb_score(m, a, &part, nll + first, tokens + first, NULL)
                                : pb_fail(PB_MEMORY, NULL, "no memory for %zu scores", s->n);
+    if (ranks > 1 && pb_ranks_any(err))
+        err = err ? err : pb_fail(PB_INTERRUPTED, NULL, "another process stopped scoring");
+    if (ranks > 1 && !err)
+        pb_ranks_sum(nll, s->n);
     for (size_t i = 0; i < s->n && !err; i++) {
         sum += nll[i];
-        n += tokens[i];
+        n += s->seq[i].n - s->seq[i].n_prompt;
     }
     *loss = n ? sum / (double)n : 0;
     free(nll);
     free(tokens);
     return err;
+}
+
+pb_err pb_mean_loss(const pb_model *m, pb_adapter *a, const pb_seqs *s, double *loss)
+{
+    return mean_loss(m, a, s, 0, 1, loss);
 }
 
 // ---------------------------------------------------------------- the loop
@@ -171,8 +194,11 @@ typedef struct trainer {
     pb_step *st;
     feed f;
     real *moments, *best; // (2 n), behind them the method's statistics; (n)
+    real *sum, *got;      // of several batches' gradients, and a round's slices of them
+    double *losses;       // of a step's batches
     pb_batches batches, outer_batches;
     size_t step, theta_steps, tokens, best_step, bad;
+    size_t ran; // steps made by this process
     double best_valid, first_loss, last_loss, seconds;
     char identity[65]; // hash of what makes this work this work
 } trainer;
@@ -187,36 +213,76 @@ static size_t statistics(const trainer *t)
     return t->a ? t->a->method->statistics * block(t) : 0;
 }
 
+// Adds the gradients of batch k, of a step with `total` response tokens; returns the sum of its
+// losses.
+static double batch_gradients(trainer *t, pb_batches *from, size_t k, size_t total, bool theta)
+{
+    size_t n;
+    double loss = 0;
+    const size_t *pick = pb_batches_at(from, k, &n);
+    t->f.rows = t->f.segs = 0;
+    for (size_t i = 0; i < n; i++)
+        feed_add(&t->f, from->s, pick[i], t->a ? 0 : -1);
+    for (size_t r = 0; r < t->f.rows; r++)
+        t->f.weight[r] = (real)(1 / (double)total);
+    pb_batch b = feed_batch(&t->f);
+    pb_mat *h = pb_forward(t->st, &b, true, t->o->seed, 2 * k + (theta ? 1 : 0));
+    pb_step_loss(t->st, h, t->f.target, t->f.weight, t->f.nll, NULL);
+    pb_step_backward(t->st);
+    for (size_t r = 0; r < t->f.rows; r++)
+        if (t->f.target[r] >= 0)
+            loss += (double)t->f.nll[r];
+    return loss;
+}
+
+// Adds this process's slice of the gradients that the first `active` processes have made, one after
+// the other.
+static void add_in_order(trainer *t, size_t active)
+{
+    size_t first = pb_ranks_slice(block(t), pb_rank());
+    size_t n = pb_ranks_slice(block(t), pb_rank() + 1) - first;
+    const real *got = t->p->d;
+    if (pb_ranks() > 1) {
+        pb_ranks_scatter(t->got, t->p->d, block(t), sizeof(real), (int)active);
+        got = t->got;
+    }
+    for (size_t u = 0; u < active; u++, got += n)
+        for (size_t i = 0; i < n; i++)
+            t->sum[first + i] += got[i];
+}
+
 // Adds up the gradients of one step; returns the mean loss per response token.
 static double gradients(trainer *t, pb_batches *from, size_t step, bool theta)
 {
-    const pb_train_options *o = t->o;
-    const pb_seqs *s = from->s;
+    size_t M = t->o->accumulate, N = (size_t)pb_ranks(), size = block(t) * sizeof(real);
     size_t total = 0, n;
     double loss = 0;
-    memset(t->p->d, 0, block(t) * sizeof(real));
-    for (size_t u = 0; u < o->accumulate; u++) {
-        const size_t *pick = pb_batches_at(from, step * o->accumulate + u, &n);
-        for (size_t i = 0; i < n; i++)
-            total += s->seq[pick[i]].n - s->seq[pick[i]].n_prompt;
+    for (size_t u = 0; u < M; u++) {
+        const size_t *pick = pb_batches_at(from, step * M + u, &n);
+        for (size_t i = 0; i < n; i++) {
+            const pb_seq *q = &from->s->seq[pick[i]];
+            total += q->n - q->n_prompt;
+            t->tokens += q->n - 1;
+        }
     }
-    for (size_t u = 0; u < o->accumulate; u++) {
-        const size_t *pick = pb_batches_at(from, step * o->accumulate + u, &n);
-        t->f.rows = t->f.segs = 0;
-        for (size_t i = 0; i < n; i++)
-            feed_add(&t->f, s, pick[i], t->a ? 0 : -1);
-        for (size_t r = 0; r < t->f.rows; r++)
-            t->f.weight[r] = (real)(1 / (double)total);
-        pb_batch b = feed_batch(&t->f);
-        pb_mat *h =
-            pb_forward(t->st, &b, true, o->seed, 2 * (step * o->accumulate + u) + (theta ? 1 : 0));
-        pb_step_loss(t->st, h, t->f.target, t->f.weight, t->f.nll, NULL);
-        pb_step_backward(t->st);
-        for (size_t r = 0; r < t->f.rows; r++)
-            if (t->f.target[r] >= 0)
-                loss += (double)t->f.nll[r];
-        t->tokens += t->f.rows;
+    memset(t->losses, 0, M * sizeof *t->losses);
+    if (t->sum)
+        memset(t->sum, 0, size);
+    for (size_t u = 0; u < M; u += N) {
+        size_t active = M - u < N ? M - u : N, own = u + (size_t)pb_rank();
+        memset(t->p->d, 0, size);
+        if (own < M)
+            t->losses[own] = batch_gradients(t, from, step * M + own, total, theta);
+        if (t->sum)
+            add_in_order(t, active);
     }
+    if (t->sum) {
+        pb_ranks_gather(t->sum, block(t), sizeof(real));
+        memcpy(t->p->d, t->sum, size);
+    }
+    pb_ranks_sum(t->losses, M);
+    for (size_t u = 0; u < M; u++)
+        loss += t->losses[u];
     return loss / (double)total;
 }
 
@@ -263,6 +329,7 @@ static pb_err update(trainer *t, pb_train_point *p)
     if (!t->a)
         pb_model_repack(t->m);
     t->step++;
+    t->ran++;
     t->last_loss = loss;
     *p = (pb_train_point){t->step, loss, lr, norm, 0, t->tokens};
     return PB_OK;
@@ -274,7 +341,7 @@ static pb_err validate(trainer *t, double *loss)
         pb_adapter_refresh(t->served, t->a);
         PB_TRY(pb_adapter_serve(t->served, t->m));
     }
-    PB_TRY(pb_mean_loss(t->m, t->served, t->valid, loss));
+    PB_TRY(mean_loss(t->m, t->served, t->valid, pb_rank(), pb_ranks(), loss));
     if (!isfinite(*loss))
         return diverged(t, "the validation loss", *loss);
     const pb_method *m = t->a ? t->a->method : NULL;
@@ -314,15 +381,17 @@ static void identify(trainer *t)
     json_decref(options);
 }
 
+enum { COUNTERS = 9 };
+
 static pb_err save(trainer *t)
 {
     size_t n = block(t), kept = 2 * n + statistics(t);
-    double counters[] = {(double)t->step,      (double)t->theta_steps, (double)t->tokens,
-                         (double)t->best_step, (double)t->bad,         t->best_valid,
-                         t->first_loss,        t->last_loss,           t->seconds};
+    double counters[COUNTERS] = {(double)t->step,      (double)t->theta_steps, (double)t->tokens,
+                                 (double)t->best_step, (double)t->bad,         t->best_valid,
+                                 t->first_loss,        t->last_loss,           t->seconds};
     // `real` data is converted on the way out; counters need doubles, so they go as text.
     char text[512] = "";
-    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+    for (size_t i = 0; i < COUNTERS; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%a ", counters[i]);
     pb_dtype dt = sizeof(real) == 8 ? PB_F64 : PB_F32;
     pb_tensor_out out[] = {{"values", dt, 1, {n}, t->p->v},
@@ -330,17 +399,21 @@ static pb_err save(trainer *t)
                            {"best", dt, 1, {n}, t->best}};
     const char *meta[] = {"pedrobench", "checkpoint", "identity", t->identity,
                           "counters",   text,         NULL};
+    if (pb_rank())
+        return PB_OK;
     PB_TRY(pb_tensors_write(t->o->checkpoint, out, 3, meta));
     return t->h && t->h->saved ? t->h->saved(t->h->self) : PB_OK;
 }
 
-static pb_err restore(trainer *t)
+// Reads the checkpoint, if it is one of this work; *found tells.
+static pb_err read_checkpoint(trainer *t, double c[COUNTERS], bool *found)
 {
     pb_err err = PB_OK;
     pb_tensors *f = NULL;
     const pb_tensor *x;
     size_t n = block(t), kept = 2 * n + statistics(t);
-    double c[9];
+    if (!pb_exists(t->o->checkpoint))
+        return PB_OK;
     PB_GO(pb_tensors_open(&f, t->o->checkpoint));
     const char *id = pb_tensors_meta(f, "identity"), *text = pb_tensors_meta(f, "counters");
     if (!id || !text || strcmp(id, t->identity)) {
@@ -348,7 +421,7 @@ static pb_err restore(trainer *t)
         goto done;
     }
     char *end = (char *)text;
-    for (size_t i = 0; i < 9; i++)
+    for (size_t i = 0; i < COUNTERS; i++)
         c[i] = strtod(end, &end);
     PB_GO(pb_tensors_need(f, "values", n, 0, &x));
     pb_tensor_read(x, 0, n, t->p->v);
@@ -356,6 +429,27 @@ static pb_err restore(trainer *t)
     pb_tensor_read(x, 0, kept, t->moments);
     PB_GO(pb_tensors_need(f, "best", n, 0, &x));
     pb_tensor_read(x, 0, n, t->best);
+    *found = true;
+done:
+    pb_tensors_close(f);
+    return err;
+}
+
+// Goes on from the checkpoint that rank 0 has, if there is one.
+static pb_err restore(trainer *t)
+{
+    size_t n = block(t), kept = 2 * n + statistics(t);
+    double c[COUNTERS];
+    bool found = false;
+    if (pb_rank() == 0)
+        PB_TRY(read_checkpoint(t, c, &found));
+    pb_ranks_copy(&found, sizeof found);
+    if (!found)
+        return PB_OK;
+    pb_ranks_copy(c, sizeof c);
+    pb_ranks_copy(t->p->v, n * sizeof(real));
+    pb_ranks_copy(t->moments, kept * sizeof(real));
+    pb_ranks_copy(t->best, n * sizeof(real));
     t->step = (size_t)c[0];
     t->theta_steps = (size_t)c[1];
     t->tokens = (size_t)c[2];
@@ -367,11 +461,7 @@ static pb_err restore(trainer *t)
     t->seconds = c[8];
     if (!t->a)
         pb_model_repack(t->m);
-    if (t->h && t->h->resumed)
-        PB_GO(t->h->resumed(t->h->self, t->step));
-done:
-    pb_tensors_close(f);
-    return err;
+    return t->h && t->h->resumed ? t->h->resumed(t->h->self, t->step) : PB_OK;
 }
 
 // ---------------------------------------------------------------- set-up and run
@@ -393,10 +483,60 @@ static void split(trainer *t)
     }
 }
 
+// Says what a step's activations take, and what they would take the other way.
+static pb_err announce(const trainer *t, pb_step_limits limits)
+{
+    size_t bytes[2];
+    if (!t->h || !t->h->label || pb_log_is_quiet())
+        return PB_OK;
+    for (int again = 0; again < 2; again++) {
+        limits.recompute = again;
+        PB_TRY(pb_step_need(&bytes[again], t->m, &t->a, t->a ? 1 : 0, &limits));
+    }
+    bool now = t->o->recompute;
+    pb_info("activations: %.1f MB a step (%.1f MB %s --recompute)", (double)bytes[now] / 1e6,
+            (double)bytes[!now] / 1e6, now ? "without" : "with");
+    return PB_OK;
+}
+
+// What several processes need beside, and that they do the same work.
+static pb_err set_up_sharing(trainer *t)
+{
+    size_t n = block(t), M = t->o->accumulate, N = (size_t)pb_ranks();
+    if (N > M)
+        return pb_fail(PB_USAGE, "--accumulate has to be at least the number of processes",
+                       "%zu processes for %zu batch%s a step: some would have nothing to do", N, M,
+                       M == 1 ? "" : "es");
+    if (N > 1 && n > INT_MAX)
+        return pb_fail(PB_UNSUPPORTED, "train on one machine",
+                       "%zu gradients are more than MPI can send at once", n);
+    t->losses = malloc(M * sizeof *t->losses);
+    t->sum = M > 1 ? malloc((n + 1) * sizeof *t->sum) : NULL;
+    t->got = N > 1 ? malloc((n + N) * sizeof *t->got) : NULL;
+    return t->losses && (t->sum || M == 1) && (t->got || N == 1)
+               ? PB_OK
+               : pb_fail(PB_MEMORY, NULL, "no memory for the sum of %zu gradients", n);
+}
+
+static pb_err agree(const trainer *t)
+{
+    char kernels[100];
+    snprintf(kernels, sizeof kernels, "%s, %s", pb_kernels_get()->isa, pb_gemm_kernel());
+    PB_TRY(pb_ranks_same("weights", t->m->sha256, "every machine needs the same model"));
+    PB_TRY(pb_ranks_same("kernels", kernels,
+                         "set PB_ISA and BLIS_ARCH_TYPE to what all processors can do"));
+    PB_TRY(pb_ranks_same("data or options", t->identity, "start all of them by one command"));
+    pb_ranks_copy(t->p->v, block(t) * sizeof(real));
+    return PB_OK;
+}
+
 static pb_err set_up(trainer *t)
 {
     const pb_train_options *o = t->o;
     size_t n = block(t);
+    identify(t);
+    PB_TRY(set_up_sharing(t));
+    PB_TRY(agree(t));
     t->bilevel = t->a && t->a->method->bilevel && t->a->method->bilevel(t->a->options, &t->bi);
     if (t->bilevel && t->bi.use_valid && !t->valid)
         return pb_fail(PB_USAGE, "use theta_data=train", "there is no validation data for theta");
@@ -409,7 +549,8 @@ static pb_err set_up(trainer *t)
         rows = b->rows > rows ? b->rows : rows;
         segs = b->most > segs ? b->most : segs;
     }
-    pb_step_limits limits = {.rows = rows, .segments = segs, .train = true};
+    pb_step_limits limits = {
+        .rows = rows, .segments = segs, .train = true, .recompute = o->recompute};
     t->moments = calloc(2 * n + statistics(t) + 1, sizeof *t->moments);
     t->best = malloc((n + 1) * sizeof *t->best);
     if (!t->moments || !t->best)
@@ -420,12 +561,10 @@ static pb_err set_up(trainer *t)
         PB_TRY(pb_adapter_derive(t->a, t->m));
         PB_TRY(pb_adapter_folded(&t->served, t->a));
     }
+    PB_TRY(announce(t, limits));
     PB_TRY(pb_step_new(&t->st, t->m, &t->a, t->a ? 1 : 0, &limits));
     t->best_valid = INFINITY;
-    identify(t);
-    if (o->checkpoint && pb_exists(o->checkpoint))
-        PB_TRY(restore(t));
-    return PB_OK;
+    return o->checkpoint ? restore(t) : PB_OK;
 }
 
 static size_t last_step(const pb_train_options *o)
@@ -442,7 +581,7 @@ static pb_err loop(trainer *t, pb_progress *bar)
     double start0 = pb_now();
     char detail[128];
     while (t->step < end && !(o->patience && t->valid && t->bad >= o->patience) &&
-           !(o->time_limit > 0 && t->seconds > o->time_limit)) {
+           !(o->time_limit > 0 && pb_ranks_any(t->seconds > o->time_limit))) {
         pb_train_point p;
         PB_TRY(update(t, &p));
         p.seconds = t->seconds = pb_now() - start;
@@ -461,7 +600,7 @@ static pb_err loop(trainer *t, pb_progress *bar)
             if (t->h && t->h->valid)
                 PB_TRY(t->h->valid(t->h->self, t->step, loss));
         }
-        bool stop = pb_interrupted();
+        bool stop = pb_ranks_any(pb_interrupted());
         if (o->checkpoint &&
             (stop || (o->checkpoint_every && t->step % o->checkpoint_every == 0 && !last)))
             PB_TRY(save(t));
@@ -484,6 +623,7 @@ pb_err pb_train(pb_model *m, pb_adapter *a, const pb_seqs *train, const pb_seqs 
                  .valid = valid && valid->n ? valid : NULL,
                  .o = o,
                  .h = h};
+    size_t sent = pb_ranks_sent();
     memset(out, 0, sizeof *out);
     if (!t.p->d)
         return pb_fail(PB_INTERNAL, NULL, "training without gradients");
@@ -503,9 +643,16 @@ pb_err pb_train(pb_model *m, pb_adapter *a, const pb_seqs *train, const pb_seqs 
         if (!a)
             pb_model_repack(m);
     }
-    *out = (pb_train_result){t.step,      t.best_step,  t.tokens,  t.first_loss,
-                             t.last_loss, t.best_valid, t.seconds, t.st ? pb_step_bytes(t.st) : 0};
-    if (o->checkpoint && !err)
+    *out = (pb_train_result){t.step,
+                             t.best_step,
+                             t.tokens,
+                             t.first_loss,
+                             t.last_loss,
+                             t.best_valid,
+                             t.seconds,
+                             t.st ? pb_step_bytes(t.st) : 0,
+                             t.ran ? (pb_ranks_sent() - sent) / t.ran : 0};
+    if (o->checkpoint && !err && pb_rank() == 0)
         unlink(o->checkpoint);
 done:
     pb_step_free(t.st);
@@ -513,6 +660,9 @@ done:
     feed_free(&t.f);
     free(t.moments);
     free(t.best);
+    free(t.sum);
+    free(t.got);
+    free(t.losses);
     pb_batches_free(&t.batches);
     pb_batches_free(&t.outer_batches);
     return err;

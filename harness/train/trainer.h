@@ -9,7 +9,8 @@
 typedef struct pb_train_options {
     size_t steps, batch, accumulate; // sequences per batch; batches per step
     size_t batch_tokens;             // rows per batch instead; 0: by sequences
-    double lr, floor;                // peak and final rate (as a fraction)
+    bool recompute;   // activations are made again for the backward pass: less memory, same bits
+    double lr, floor; // peak and final rate (as a fraction)
     pb_schedule schedule;
     size_t warmup; // steps
     pb_adamw adamw;
@@ -45,11 +46,15 @@ typedef struct pb_train_result {
     size_t steps, best_step, tokens;
     double first_loss, last_loss, best_valid, seconds;
     size_t step_bytes; // memory of a step
+    // Gradients that a process has sent in a step. Of n values of b bytes, in M batches on N
+    // processes: n b (1 - 1/N) (ceil(M/N) + 1), give or take a number.
+    size_t sent_bytes;
 } pb_train_result;
 
 // Trains in place. With validation data the values end as those of the best validation; returns
 // PB_DIVERGED when a loss or gradient is not finite or absurd, PB_INTERRUPTED after Ctrl-C (with a
-// checkpoint written). An existing checkpoint of the same work is continued exactly.
+// checkpoint written). An existing checkpoint of the same work is continued exactly. Processes that
+// were started together (core/ranks.h) all call it; the hooks are for rank 0, the values end alike.
 pb_err pb_train(pb_model *m, pb_adapter *a, const pb_seqs *train, const pb_seqs *valid,
                 const pb_train_options *o, const pb_train_hooks *h, pb_train_result *out);
 

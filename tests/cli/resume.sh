@@ -47,8 +47,8 @@ ok "nothing is left over" [ -z "$(ls "$tmp"/killed.h5.* "$tmp"/killed.jsonl 2>/d
 
 status=$(stopped INT "$tmp/interrupted.h5" 2>/dev/null)
 ok "Ctrl-C exits 130" [ "$status" -eq 130 ]
-exits 0 "${train[@]}" "$tmp/interrupted.h5"
-ok "Ctrl-C and resume: bitwise the same" [ "$(losses "$tmp/interrupted.h5")" = "$whole" ]
+exits 0 "${train[@]}" "$tmp/interrupted.h5" --recompute
+ok "Ctrl-C and resume, with recomputation: bitwise the same" [ "$(losses "$tmp/interrupted.h5")" = "$whole" ]
 
 exits 0 "${train[@]}" "$tmp/whole.h5"
 prints "complete already"
@@ -56,6 +56,10 @@ exits 1 "$PEDROBENCH" train --model "$tmp/model" --task yesno --method full --lr
     --train-examples 100 --valid-examples 10 --test-examples 10 --quiet --out "$tmp/diverged.h5"
 ok "divergence is a status" grep -q '"diverged"' <(h5dump -a /status "$tmp/diverged.h5")
 says "is .* at step"
+exits 0 "$PEDROBENCH" train --model "$tmp/model" --task yesno --method lora --set dropout=0.1 --steps 2 \
+    --train-examples 50 --valid-examples 4 --test-examples 4 --out "$tmp/told.h5"
+says "^activations: [0-9.]+ MB a step \([0-9.]+ MB with --recompute\)$"
+ok "recomputation takes less" awk '/^activations/ { exit !(substr($6, 2) < 0.8 * $2) }' "$tmp/err"
 exits 1 "${train[@]}" "$tmp/budget.h5" --budget 10
 says "needs at least"
 finish

@@ -70,6 +70,20 @@ static pb_mat *scaling(pb_ctx *c, const void *o, pb_site s, pb_mat *x, pb_mat *y
     return s == PB_SITE_V ? pb_scale(c, y, pb_state(c), 0, true, false) : y;
 }
 
+static pb_err layout_in(pb_layout *l, const void *o, const pb_config *c)
+{
+    for (int i = 0; i < (int)c->layers; i++)
+        pb_layout_add(l, i, EXTRA, "s", 1, c->width, PB_INIT_ZERO, 0, 0);
+    return layout(l, o, c);
+}
+
+static pb_mat *layer_in(pb_ctx *c, const void *o, pb_site s, pb_mat *x, pb_mat *y)
+{
+    if (s == PB_SITE_LAYER_IN)
+        pb_shift(c, y, EXTRA);
+    return site(c, o, s, x, y);
+}
+
 // ---------------------------------------------------------------- and what is wrong
 
 static pb_err too_narrow(pb_layout *l, const void *o, const pb_config *c)
@@ -175,6 +189,13 @@ static pb_mat *counts(pb_ctx *c, const void *o, pb_site s, pb_mat *x, pb_mat *y)
     return y;
 }
 
+static pb_mat *draws(pb_ctx *c, const void *o, pb_site s, pb_mat *x, pb_mat *y)
+{
+    static long drawn;
+    bool odd = s == PB_SITE_V && c->training && !c->dry && drawn++ % 2;
+    return site(c, o, s, odd ? pb_activate(c, x, PB_RELU) : pb_activate(c, x, PB_TANH), y);
+}
+
 static pb_mat *pools_late(pb_ctx *c, const void *o, pb_site s, pb_mat *x, pb_mat *y)
 {
     (void)o;
@@ -250,6 +271,7 @@ static const struct {
     pb_method m;
 } cases[] = {
     {"none", "", {RIGHT, .site = site}},
+    {"none, editing the layer's input", "", {RIGHT, .layout = layout_in, .site = layer_in}},
     {"none, with state", "", {RIGHT, STATE, .whole_prompt = true}},
     {"wrong shape",
      "\"a\" is \\(3,19\\), which does not fit the 20 columns of x",
@@ -275,6 +297,7 @@ static const struct {
      "while training, the forward pass computes something else|a prompt that "
      "is cached|decoding",
      {RIGHT, .site = counts}},
+    {"random numbers of its own", "gradients with recomputation", {RIGHT, .site = draws}},
     {"state not declared",
      "there is no l; per-sequence state needs `state` and `prompt`",
      {RIGHT, .site = scaling}},

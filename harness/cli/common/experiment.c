@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/ranks.h"
 #include "core/threads.h"
 #include "model/compose.h"
 #include "model/peft.h"
@@ -80,6 +81,7 @@ typedef struct experiment {
     char budget[64]; // as text; empty: none
     int64_t seed, task_seed, steps, batch, accumulate, eval_every, patience, limits[PB_N_SPLITS];
     double lr, warmup, floor, weight_decay, clip;
+    bool recompute;
     pb_storage weights;
     pb_decoding decoding;
     json_t *config; // complete: what the result file records
@@ -89,7 +91,7 @@ typedef struct experiment {
     const pb_dataset *data;
     void *opts;
     pb_adapter *from, *a, *served; // from: as it was loaded
-    pb_run *run;
+    pb_run *run;                   // NULL in processes that only help to train
     size_t trainable, last_tokens;
     double last_seconds;
     pb_train_result trained;
@@ -177,6 +179,7 @@ static const char *const run_keys[] = {"kind",
                                        "length_penalty",
                                        "no_repeat_ngram",
                                        "general_text",
+                                       "recompute",
                                        NULL};
 
 static pb_err read_config(experiment *e, const json_t *config)
@@ -198,6 +201,8 @@ static pb_err read_config(experiment *e, const json_t *config)
     PB_TRY(pb_storage_find(&e->weights, weights));
     PB_TRY(pb_json_opt_str(c, "adapter", &e->adapter));
     PB_TRY(pb_json_opt_str(c, "general_text", &e->general));
+    PB_TRY(pb_json_opt_bool(c, "recompute", &e->recompute));
+    json_object_del(e->config, "recompute"); // it changes no result
     if (e->general) {
         char hash[PB_HASH_LEN];
         PB_TRY(pb_sha256_file(hash, e->general));
@@ -505,6 +510,17 @@ done:
     return err;
 }
 
+static pb_err trained_event(experiment *e)
+{
+    const pb_train_result *r = &e->trained;
+    return pb_run_event(
+        e->run, json_pack("{s:s, s:I, s:I, s:I, s:f, s:I, s:b, s:i, s:I}", "event", "note", "steps",
+                          (json_int_t)r->steps, "best_step", (json_int_t)r->best_step, "tokens",
+                          (json_int_t)r->tokens, "train_seconds", r->seconds, "step_bytes",
+                          (json_int_t)r->step_bytes, "recompute", e->recompute, "processes",
+                          pb_ranks(), "sent_bytes_per_step", (json_int_t)r->sent_bytes));
+}
+
 static pb_err train(experiment *e, const char *h5, const pb_experiment_args *args)
 {
     pb_err err = PB_OK;
@@ -518,7 +534,8 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     if (e->steps || (!e->from && e->method->text_len && e->method->text_len(e->opts)))
         PB_GO(pb_seqs_from_split(&seqs, e->m->tokenizer, e->data, PB_TRAIN, e->m->config.context));
     PB_GO(make_adapter(e, &seqs));
-    PB_GO(params_event(e));
+    if (e->run)
+        PB_GO(params_event(e));
     if (!e->trainable || !e->steps)
         goto done;
     if (e->a && e->a->prefix_len) { // a prefix takes room in the context
@@ -538,6 +555,7 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.steps = (size_t)e->steps;
     o.batch = (size_t)e->batch;
     o.accumulate = (size_t)e->accumulate;
+    o.recompute = e->recompute;
     o.lr = e->lr;
     o.floor = e->floor;
     o.schedule = e->schedule[0] == 'l'                            ? PB_LINEAR
@@ -552,13 +570,9 @@ static pb_err train(experiment *e, const char *h5, const pb_experiment_args *arg
     o.checkpoint = checkpoint;
     o.checkpoint_every = args->checkpoint_every;
     pb_train_hooks h = {e, on_step, on_valid, on_resumed, on_saved, args->label};
-    PB_GO(pb_train(e->m, e->a, &seqs, &valid, &o, &h, &e->trained));
-    PB_GO(pb_run_event(e->run,
-                       json_pack("{s:s, s:I, s:I, s:I, s:f, s:I}", "event", "note", "steps",
-                                 (json_int_t)e->trained.steps, "best_step",
-                                 (json_int_t)e->trained.best_step, "tokens",
-                                 (json_int_t)e->trained.tokens, "train_seconds", e->trained.seconds,
-                                 "step_bytes", (json_int_t)e->trained.step_bytes)));
+    PB_GO(pb_train(e->m, e->a, &seqs, &valid, &o, e->run ? &h : NULL, &e->trained));
+    if (e->run)
+        PB_GO(trained_event(e));
 done:
     pb_seqs_free(&seqs);
     pb_seqs_free(&valid);
@@ -603,8 +617,15 @@ static pb_err work(experiment *e, pb_experiment_result *out, const char *h5,
                    const pb_experiment_args *args, const pb_model *base)
 {
     PB_TRY(train(e, h5, args));
+    if (!e->run)
+        return PB_OK;
     PB_TRY(evaluate(e, out, args, base));
     return args->save_adapter ? save(e, h5) : PB_OK;
+}
+
+static pb_err finish(experiment *e, pb_run_status status, const char *why)
+{
+    return e->run ? pb_run_finish(e->run, status, why) : PB_OK;
 }
 
 static pb_err open_run(experiment *e, const char *h5)
@@ -706,7 +727,9 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
         snprintf(out->hint, sizeof out->hint, "%s", pb_error_hint());
     }
     out->trainable = e.trainable;
-    PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
+    if (pb_rank() == 0)
+        PB_GO(pb_run_is_complete(h5, hash, &out->skipped, NULL, 0));
+    pb_ranks_copy(&out->skipped, sizeof out->skipped);
     if (out->skipped)
         goto done;
     PB_GO(open_model(cache, e.model, e.weights));
@@ -721,7 +744,8 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
         PB_GO(pb_model_open(&e.own, e.model, &ma));
         e.m = e.own;
     }
-    PB_GO(open_run(&e, h5));
+    if (pb_rank() == 0)
+        PB_GO(open_run(&e, h5));
     err = cannot ? cannot : work(&e, out, h5, args, cache->model);
     if (err && is_result(err, &status)) {
         out->status = status;
@@ -729,9 +753,9 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
             snprintf(out->why, sizeof out->why, "%s", pb_error_message());
             snprintf(out->hint, sizeof out->hint, "%s", pb_error_hint());
         }
-        err = pb_run_finish(e.run, status, out->why);
+        err = finish(&e, status, out->why);
     } else if (!err) {
-        err = pb_run_finish(e.run, PB_RUN_COMPLETE, NULL);
+        err = finish(&e, PB_RUN_COMPLETE, NULL);
     }
     if (!err)
         e.run = NULL;

@@ -18,12 +18,12 @@ enum { CURVE_EVERY = 10, SAVE_EVERY = 250, VALIDATIONS = 12, VALID_TOKENS = 1000
 json_t *pb_pretraining_defaults(void)
 {
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s, s:[], s:s, s:s, s:n, s:i,"
-                     " s:i, s:i, s:f, s:f, s:f, s:f, s:i, s:s}",
+                     " s:i, s:i, s:f, s:f, s:f, s:f, s:i, s:s, s:b}",
                      "from", "", "width", 96, "ffn", 256, "layers", 4, "heads", 6, "kv_heads", 3,
                      "head_dim", 16, "context", 256, "tied", 1, "tokenizer", "bytes", "text",
                      "valid", "", "mark", "\n\n", "bytes", "steps", 1000, "stop", 0, "batch_tokens",
                      4096, "lr", 3e-3, "floor", 0.05, "warmup", 0.03, "weight_decay", 0.05, "seed",
-                     1, "dtype", "f32");
+                     1, "dtype", "f32", "recompute", 0);
 }
 
 static pb_err size_of(const json_t *j, const char *key, size_t *out, int64_t min, int64_t max)
@@ -39,6 +39,7 @@ typedef struct recipe {
     const json_t *text;
     const char *from, *valid, *mark, *tokenizer, *dtype;
     size_t bytes, steps, stop, batch_tokens, seed;
+    bool recompute;
     double lr, floor, warmup, weight_decay;
 } recipe;
 
@@ -83,6 +84,8 @@ static pb_err read_recipe(recipe *r, const json_t *given, json_t *j)
     PB_TRY(size_of(j, "head_dim", &r->g.head_dim, 1, 1024));
     PB_TRY(size_of(j, "context", &r->g.context, 1, 1 << 20));
     PB_TRY(pb_json_bool(j, "tied", &r->g.tied));
+    PB_TRY(pb_json_bool(j, "recompute", &r->recompute));
+    json_object_del(j, "recompute"); // it changes no result
     PB_TRY(pb_json_str(j, "tokenizer", &r->tokenizer));
     PB_TRY(pb_json_str(j, "valid", &r->valid));
     PB_TRY(pb_json_str(j, "mark", &r->mark));
@@ -391,6 +394,7 @@ static pb_err train_and_save(const recipe *r, texts *t, json_t *j, const char *f
     o.steps = r->steps;
     o.stop = r->stop;
     o.batch_tokens = r->batch_tokens;
+    o.recompute = r->recompute;
     o.lr = r->lr;
     o.floor = r->floor;
     o.schedule = PB_COSINE;

@@ -15,6 +15,8 @@
 //   steps, batch_tokens, lr, floor, warmup, weight_decay, seed     the optimizer's work
 //   stop          the step to end at, of a schedule over `steps`; 0: all of them
 //   dtype         of the saved weights: "f32" or "bf16"
+//   recompute     activations are made again for the backward pass; stands in no recipe.json, since
+//                 it changes no result
 json_t *pb_pretraining_defaults(void);
 
 // Trains and writes a model folder with recipe.json (the recipe and its result) and loss.csv; a
