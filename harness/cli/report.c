@@ -139,7 +139,8 @@ static pb_err run(int argc, char **argv)
         {"out", 'o', "FILE", 0, "The page to write", 0},
         {"title", TITLE, "TEXT", 0, "Its title", 0},
         {"metric", 'm', "NAME", 0, "A metric other than each task's headline", 0},
-        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora)", 0},
+        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora, or the only one)",
+         0},
         {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
         {"no-figures", NO_FIGURES, NULL, 0, "Tables only, without gnuplot", 0},
         {0}};
