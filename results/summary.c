@@ -122,8 +122,10 @@ static int by_row(const void *pa, const void *pb)
     int c = strcmp(a->model, b->model);
     if (!c)
         c = (a->block > b->block) - (a->block < b->block);
-    if (!c && a->block == PB_BLOCK_BUDGET)
-        c = (a->budget > b->budget) - (a->budget < b->budget);
+    if (!c && a->block == PB_BLOCK_BUDGET) { // none given: first
+        double x = isnan(a->budget) ? -1 : a->budget, y = isnan(b->budget) ? -1 : b->budget;
+        c = (x > y) - (x < y);
+    }
     if (!c)
         c = strcmp(a->method, b->method);
     return c ? c : strverscmp(a->label, b->label); // r=2 before r=16
@@ -658,6 +660,30 @@ static pb_err make_arms(pb_summary *s, const pb_records *records)
     return PB_OK;
 }
 
+// Cuts " key=value" out of a text.
+static void cut(char *text, const char *key)
+{
+    char pattern[96];
+    snprintf(pattern, sizeof pattern, " %.90s=", key);
+    char *at = *key ? strstr(text, pattern) : NULL;
+    if (at) {
+        size_t n = 1 + strcspn(at + 1, " ");
+        memmove(at, at + n, strlen(at + n) + 1);
+    }
+}
+
+static pb_err name_series(pb_summary *s)
+{
+    for (size_t i = 0; i < s->n_rows; i++) {
+        pb_row *row = &s->rows[i];
+        if (!(row->series = strdup(row->label)))
+            return no_memory();
+        cut(row->series, row->knob);
+        cut(row->series, "lr");
+    }
+    return PB_OK;
+}
+
 static const char *default_baseline(const pb_summary *s)
 {
     const char *only = NULL;
@@ -753,6 +779,7 @@ pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_o
     PB_GO(make_tasks(s, e, n, &o));
     PB_GO(make_rows(s, e, n));
     PB_GO(tell_apart(s));
+    PB_GO(name_series(s));
     s->baseline = o.baseline ? o.baseline : default_baseline(s);
     if (s->n_rows)
         qsort(s->rows, s->n_rows, sizeof *s->rows, by_row);
@@ -787,6 +814,7 @@ void pb_summary_free(pb_summary *s)
         free(row->cells);
         free(row->key);
         free(row->label);
+        free(row->series);
     }
     for (size_t i = 0; i < s->n_arms; i++)
         free(s->arms[i].request_ms);
@@ -797,21 +825,21 @@ void pb_summary_free(pb_summary *s)
     *s = (pb_summary){0};
 }
 
-int pb_summary_style(const pb_summary *s, const char *method)
+int pb_summary_style(const pb_summary *s, const char *series)
 {
     static const char *const anchors[] = {"base", "none", "merged", "full"};
     for (int i = 0; i < 4; i++)
-        if (!strcmp(method, anchors[i]))
+        if (!strcmp(series, anchors[i]))
             return PB_STYLE_ANCHOR + i;
-    int rank = 1; // one more than the number of distinct methods that sort before it
+    int rank = 1; // one more than the number of distinct series that sort before it
     size_t total = s->n_rows + s->n_arms;
     for (size_t i = 0; i < total; i++) {
-        const char *m = i < s->n_rows ? s->rows[i].method : s->arms[i - s->n_rows].s->method;
-        bool seen = strcmp(m, method) >= 0;
-        for (int k = 0; k < 4; k++)
+        const char *m = i < s->n_rows ? s->rows[i].series : s->arms[i - s->n_rows].s->method;
+        bool seen = !m || strcmp(m, series) >= 0;
+        for (int k = 0; m && k < 4; k++)
             seen |= !strcmp(m, anchors[k]);
         for (size_t k = 0; k < i && !seen; k++)
-            seen = !strcmp(m, k < s->n_rows ? s->rows[k].method : s->arms[k - s->n_rows].s->method);
+            seen = !strcmp(m, k < s->n_rows ? s->rows[k].series : s->arms[k - s->n_rows].s->method);
         rank += !seen;
     }
     return rank;

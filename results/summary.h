@@ -40,6 +40,7 @@ typedef enum pb_block {
 typedef struct pb_row {
     pb_block block;
     char *key, *label; // label: the method, its knob, and what else tells it from other rows
+    char *series;      // the label without the size and the learning rate: one curve of figures
     const char *model, *method, *knob;
     double budget, trainable, share, bytes_per_tenant; // share: percent of the backbone
     bool is_baseline;
@@ -93,9 +94,9 @@ typedef struct pb_summary_options {
 pb_err pb_summarize(pb_summary *out, const pb_records *records, const pb_summary_options *options);
 void pb_summary_free(pb_summary *s);
 
-// The line style of a method, the same in all figures: 1.. in alphabetical order; the anchors
-// (base, none, merged, full) have greys of their own.
+// The line style of a series or a method, the same in all figures: 1.. in alphabetical order; the
+// anchors (base, none, merged, full) have greys of their own.
 enum { PB_STYLE_ANCHOR = 20 };
-int pb_summary_style(const pb_summary *s, const char *method);
+int pb_summary_style(const pb_summary *s, const char *series);
 
 #endif

@@ -192,8 +192,7 @@ static void write_html(FILE *f, const grid *g)
     fputs("</tbody></table></div>\n", f);
 }
 
-// Text for LaTeX: its own characters escaped, signs it has commands for, and minus signs.
-static void latex_text(FILE *f, const char *s)
+void pb_latex_text(FILE *f, const char *s)
 {
     static const struct {
         const char *from, *to;
@@ -227,7 +226,7 @@ static void latex_text(FILE *f, const char *s)
 static void write_latex(FILE *f, const grid *g, const char *name, const char *note)
 {
     fputs("\\begin{table}[tbp]\n\\centering\n\\caption{", f);
-    latex_text(f, g->title);
+    pb_latex_text(f, g->title);
     fprintf(f, "}\n\\label{tab:%s}\n\\small\n", name);
     fputs("\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
           "\\begin{tabular}{l",
@@ -240,20 +239,20 @@ static void write_latex(FILE *f, const grid *g, const char *name, const char *no
         if (cells[0][0] == '\f') {
             fprintf(f, "%s\\multicolumn{%zu}{l}{\\emph{", i > g->cols ? "\\addlinespace\n" : "",
                     g->cols);
-            latex_text(f, cells[0] + 1);
+            pb_latex_text(f, cells[0] + 1);
             fputs("}} \\\\\n", f);
             continue;
         }
         for (size_t c = 0; c < g->cols; c++) {
             fputs(c ? " & " : "", f);
-            latex_text(f, cells[c]);
+            pb_latex_text(f, cells[c]);
         }
         fputs(i ? " \\\\\n" : " \\\\\n\\midrule\n", f);
     }
     fputs("\\bottomrule\n\\end{tabular}}\n", f);
     if (note) {
         fputs("\\par\\smallskip\n\\parbox{\\linewidth}{\\footnotesize ", f);
-        latex_text(f, note);
+        pb_latex_text(f, note);
         fputs("}\n", f);
     }
     fputs("\\end{table}\n\n", f);
@@ -387,7 +386,8 @@ typedef enum kind {
     SCORE,      // pb_cell: mean and sd
     VERDICT,    // pb_cell: the same, with ~
     DIFFERENCE, // pb_cell: difference, interval, ~
-    UNFINISHED, // pb_cell: interrupted or unscored
+    LOST,       // size_t: runs; on paper left out when there are none
+    UNFINISHED, // pb_cell: interrupted or unscored; the same
     BASELINE    // the baseline's name, where there is a comparison
 } kind;
 
@@ -520,6 +520,7 @@ static void add_cell(grid *g, const column *c, const item *x)
         add(g, "%s", **(char *const *)p ? *(char *const *)p : "-");
         break;
     case COUNT:
+    case LOST:
         add(g, "%zu", *(const size_t *)p);
         break;
     case INTERVAL:
@@ -579,6 +580,7 @@ static void csv_cell(FILE *f, const column *c, const item *x)
         csv_text(f, blocks[*(const pb_block *)p]);
         break;
     case COUNT:
+    case LOST:
         fprintf(f, "%zu", *(const size_t *)p);
         break;
     default:
@@ -649,6 +651,18 @@ static void block_title(char *out, size_t size, const item *x)
     }
 }
 
+static bool printed(const table *t, const column *c, pb_table_format format)
+{
+    size_t lost = 0;
+    for (size_t i = 0; i < t->n_items && (c->kind == LOST || c->kind == UNFINISHED); i++) {
+        const pb_cell *cell = &t->items[i].row->cells[task_of(c, &t->items[i])];
+        lost += c->kind == LOST ? *(const size_t *)place(c, &t->items[i])
+                                : cell->n_interrupted + cell->n_unscored;
+    }
+    bool runs = c->kind == LOST || c->kind == UNFINISHED;
+    return c->head && !(runs && format == PB_LATEX && !lost);
+}
+
 static pb_err write_table(FILE *f, const table *t, pb_table_format format)
 {
     if (format == PB_CSV) {
@@ -660,7 +674,7 @@ static pb_err write_table(FILE *f, const table *t, pb_table_format format)
     if (!head)
         return pb_fail(PB_MEMORY, NULL, "no memory for a table");
     for (size_t k = 0; k < t->n_columns; k++)
-        if (t->columns[k].head)
+        if (printed(t, &t->columns[k], format))
             head[g.cols++] = t->columns[k].head;
     g.head = head;
     for (size_t i = 0; i < t->n_items; i++) {
@@ -670,7 +684,7 @@ static pb_err write_table(FILE *f, const table *t, pb_table_format format)
             heading(&g, title);
         }
         for (size_t k = 0; k < t->n_columns; k++)
-            if (t->columns[k].head)
+            if (printed(t, &t->columns[k], format))
                 add_cell(&g, &t->columns[k], &t->items[i]);
     }
     pb_err err = write_grid(f, &g, t->name, t->note, format);
@@ -784,8 +798,8 @@ static pb_err scores(const sink *to, const pb_summary *s, const char *name, cons
         {"p", NULL, PROBABILITY, CELL, AT(pb_cell, p), 0},
         {"p_holm", "p (Holm)", PROBABILITY, CELL, AT(pb_cell, p_holm), 0},
         {"detectable", "detectable", REAL, CELL, AT(pb_cell, detectable), 0},
-        {"diverged", "diverged", COUNT, CELL, AT(pb_cell, n_diverged), 0},
-        {"failed", "failed", COUNT, CELL, AT(pb_cell, n_failed), 0},
+        {"diverged", "diverged", LOST, CELL, AT(pb_cell, n_diverged), 0},
+        {"failed", "failed", LOST, CELL, AT(pb_cell, n_failed), 0},
         {NULL, "unfinished", UNFINISHED, CELL, 0, 0},
         {"interrupted", NULL, COUNT, CELL, AT(pb_cell, n_interrupted), 0},
         {"unscored", NULL, COUNT, CELL, AT(pb_cell, n_unscored), 0},

@@ -22,6 +22,8 @@ pb_err pb_table_files(const char *folder, const pb_summary *s);
 
 // A number of bytes, operations or parameters in few digits: 8.9 k, 1.20 M; "-" for NaN.
 void pb_short_number(char out[32], double x);
+// For LaTeX: its own characters escaped, signs it has commands for, and minus signs.
+void pb_latex_text(FILE *f, const char *text);
 void pb_html_text(FILE *f, const char *text); // with the characters of HTML escaped
 
 #endif

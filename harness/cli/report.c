@@ -111,7 +111,8 @@ static pb_err write_report(const args *a, const pb_summary *s, const pb_records 
         PB_TRY(pb_path(folder, sizeof folder, "%s/pedrobench-XXXXXX", tmp && *tmp ? tmp : "/tmp"));
         if (!mkdtemp(folder))
             return pb_fail(PB_IO, "set TMPDIR", "cannot make a folder like %s", folder);
-        pb_figure_options o = {.folder = folder, .scripts = scripts, .no_png = true};
+        pb_figure_options o = {
+            .folder = folder, .scripts = scripts, .terminals = 1u << PB_FIGURE_SVG};
         err = pb_figures_draw(s, &o, drawn);
         if (err == PB_INPUT) // nothing to draw: the tables and the run list still tell something
             err = PB_OK;
