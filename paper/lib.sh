@@ -4,6 +4,7 @@
 
 run_packages=(gcc libc6-dev make cmake pkg-config libblis-openmp-dev libhdf5-dev libjansson-dev
     libmd-dev librandom123-dev libpcre2-dev libsqlite3-dev libutf8proc-dev gnuplot-nox fonts-dejavu-core)
+article_packages=(texlive-latex-base texlive-latex-recommended texlive-fonts-recommended)
 test_packages=(libcmocka-dev python3 python3-numpy python3-h5py hdf5-tools parallel libopenmpi-dev
     openmpi-bin)
 ci_packages=(clang libomp-dev clang-format shellcheck git python3-torch sentencepiece)

@@ -1,8 +1,10 @@
 #include "results/figure.h"
 
 #include "core/file.h"
+#include "results/table.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -13,14 +15,25 @@
 
 extern char **environ;
 
-enum { SCORES, SCORE_PARAMS, LOSS, TOKEN_TIME, THROUGHPUT, MEMORY };
+enum { SCORES, FOREST, ABLATION, SCORE_PARAMS, RATE, LOSS, TOKEN_TIME, THROUGHPUT, MEMORY };
 
 const pb_figure pb_figures[] = {
     [SCORES] = {"scores", "Scores",
                 "Test score of every method: mean over seeds, with the 95 % bootstrap interval."},
+    [FOREST] = {"forest", "Differences to the baseline",
+                "Difference of the test score to the baseline's, paired by seed, with the 95 % "
+                "bootstrap interval. An interval that covers 0 decides nothing."},
+    [ABLATION] = {"ablation", "Ablations",
+                  "Difference of every variant's test score to that of the variant they are all "
+                  "made from, paired by seed, with the 95 % bootstrap interval."},
     [SCORE_PARAMS] = {"score-params", "Score against trainable parameters",
                       "Mean test score over seeds against the number of trainable parameters, with "
-                      "the 95 % bootstrap interval."},
+                      "the 95 % bootstrap interval; points that would cover each other are set "
+                      "side by side. Dashed: the best score at or below a size (Pareto front)."},
+    [RATE] = {"learning-rate", "Sensitivity to the learning rate",
+              "Lowest validation loss (nat per token) against the learning rate: mean over seeds "
+              "and their range. A ring marks a method's best rate, a cross on the upper edge a "
+              "rate at which a run diverged."},
     [LOSS] = {"loss", "Training loss",
               "Training loss: mean over seeds of the running mean over 1/20 of the logged steps; "
               "the band spans the smallest and the largest seed."},
@@ -39,6 +52,7 @@ typedef struct sheet {
     FILE *dat, *vars;
     char *dat_text, *vars_text;
     size_t dat_size, vars_size;
+    bool tex; // texts are for LaTeX
 } sheet;
 
 static pb_err no_memory(void)
@@ -59,7 +73,8 @@ static void sheet_free(sheet *s)
 
 static pb_err sheet_open(sheet *s)
 {
-    *s = (sheet){0};
+    bool tex = s->tex;
+    *s = (sheet){.tex = tex};
     s->dat = open_memstream(&s->dat_text, &s->dat_size);
     s->vars = open_memstream(&s->vars_text, &s->vars_size);
     return s->dat && s->vars ? PB_OK : no_memory();
@@ -72,15 +87,43 @@ static void field(FILE *f, const char *text)
         fputc((unsigned char)*text < ' ' || *text == '"' ? ' ' : *text, f);
 }
 
-// gnuplot: name='text'; in single quotes only the quote itself needs care.
+// A text inside single quotes of gnuplot; with `word`, blanks become no-break spaces, so that it is
+// one word of a list.
+static void quoted(sheet *s, const char *text, bool word)
+{
+    char plain[1024];
+    size_t n = 0;
+    for (; *text && n + 4 < sizeof plain; text++) {
+        const char *sign = *text == '\''                         ? "\u2019"
+                           : *text == '"'                        ? "\u201D"
+                           : (unsigned char)*text <= ' ' && word ? "\u00A0"
+                           : (unsigned char)*text < ' '          ? " "
+                                                                 : NULL;
+        if (sign)
+            n += (size_t)snprintf(plain + n, sizeof plain - n, "%s", sign);
+        else
+            plain[n++] = *text;
+    }
+    plain[n] = 0;
+    if (s->tex)
+        pb_latex_text(s->vars, plain);
+    else
+        fputs(plain, s->vars);
+}
+
 static void var_text(sheet *s, const char *name, const char *text)
 {
     fprintf(s->vars, "%s='", name);
-    for (; *text; text++) {
-        if (*text == '\'')
-            fputc('\'', s->vars);
-        fputc((unsigned char)*text < ' ' ? ' ' : *text, s->vars);
-    }
+    quoted(s, text, false);
+    fputs("';", s->vars);
+}
+
+// A path is no text to be set: only the quote needs care.
+static void var_path(sheet *s, const char *name, const char *path)
+{
+    fprintf(s->vars, "%s='", name);
+    for (; *path; path++)
+        fputs(*path == '\'' ? "''" : (char[]){*path, 0}, s->vars);
     fputs("';", s->vars);
 }
 
@@ -89,8 +132,7 @@ static void var_number(sheet *s, const char *name, double x)
     fprintf(s->vars, "%s=%.10g;", name, x);
 }
 
-// Lists reach gnuplot as words, so blanks inside become no-break spaces. Started by list_begin,
-// closed by list_end.
+// Lists reach gnuplot as words of a text. Started by list_begin, closed by list_end.
 static void list_begin(sheet *s, const char *name)
 {
     fprintf(s->vars, "%s='", name);
@@ -98,18 +140,7 @@ static void list_begin(sheet *s, const char *name)
 
 static void list_add(sheet *s, const char *text)
 {
-    if (!*text)
-        text = "-";
-    for (; *text; text++) {
-        if (*text == '\'')
-            fputs("\u2019", s->vars);
-        else if ((unsigned char)*text <= ' ')
-            fputs("\u00A0", s->vars);
-        else if (*text == '"') // would group words
-            fputs("\u201D", s->vars);
-        else
-            fputc(*text, s->vars);
-    }
+    quoted(s, *text ? text : "-", true);
     fputc(' ', s->vars);
 }
 
@@ -123,17 +154,23 @@ static void list_end(sheet *s)
     fputs("';", s->vars);
 }
 
-// Names of the legend, and the longest one's number of characters for its width.
-static void legend(sheet *s, const char *const *names, size_t n)
+// Names, and the longest one's number of bytes for the width they take.
+static void names(sheet *s, const char *list, const char *const *text, size_t n)
 {
     size_t widest = 0;
-    list_begin(s, "series");
+    list_begin(s, list);
     for (size_t k = 0; k < n; k++) {
-        list_add(s, names[k]);
-        widest = strlen(names[k]) > widest ? strlen(names[k]) : widest;
+        list_add(s, text[k]);
+        widest = strlen(text[k]) > widest ? strlen(text[k]) : widest;
     }
     list_end(s);
-    fprintf(s->vars, "widest=%zu;nseries=%zu;", widest, n);
+    var_number(s, "widest", (double)widest);
+}
+
+static void legend(sheet *s, const char *const *series, size_t n)
+{
+    names(s, "series", series, n);
+    var_number(s, "nseries", (double)n);
 }
 
 static void number(FILE *f, double x)
@@ -142,32 +179,6 @@ static void number(FILE *f, double x)
         fprintf(f, "\t%.10g", x);
     else
         fputs("\tNaN", f);
-}
-
-static bool has_interval(const pb_cell *c)
-{
-    return !isnan(c->interval.lo);
-}
-
-// The range of the intervals that each panel shows; low 1 and high 0 for a panel without data,
-// whose range gnuplot cannot find itself.
-static void panel_ranges(sheet *s, const pb_summary *m)
-{
-    for (int high = 0; high < 2; high++) {
-        list_begin(s, high ? "highs" : "lows");
-        for (size_t t = 0; t < m->n_tasks; t++) {
-            double lo = INFINITY, hi = -INFINITY;
-            for (size_t i = 0; i < m->n_rows; i++) {
-                const pb_cell *c = &m->rows[i].cells[t];
-                if (m->rows[i].block == PB_BLOCK_REFERENCE || !c->n)
-                    continue;
-                lo = fmin(lo, has_interval(c) ? c->interval.lo : c->mean);
-                hi = fmax(hi, has_interval(c) ? c->interval.hi : c->mean);
-            }
-            list_number(s, high ? (lo <= hi ? hi : 0) : (lo <= hi ? lo : 1));
-        }
-        list_end(s);
-    }
 }
 
 static void panel_titles(sheet *s, const pb_summary *m)
@@ -190,69 +201,154 @@ static void panel_titles(sheet *s, const pb_summary *m)
     var_number(s, "panels", (double)m->n_tasks);
 }
 
-static void row_name(char *out, size_t size, const pb_summary *m, const pb_row *row)
+// What a panel shows: low above high for a panel without data, whose range gnuplot cannot find.
+typedef struct range {
+    double lo, hi;
+} range;
+
+static void widen(range *r, double lo, double hi)
+{
+    if (isfinite(lo) && isfinite(hi))
+        *r = (range){fmin(r->lo, lo), fmax(r->hi, hi)};
+}
+
+static void panel_ranges(sheet *s, const range *r, size_t n)
+{
+    for (int high = 0; high < 2; high++) {
+        list_begin(s, high ? "highs" : "lows");
+        for (size_t t = 0; t < n; t++)
+            list_number(s, r[t].lo <= r[t].hi ? high ? r[t].hi : r[t].lo : !high);
+        list_end(s);
+    }
+}
+
+static range *new_ranges(size_t n)
+{
+    range *r = calloc(n + 1, sizeof *r);
+    for (size_t i = 0; r && i < n; i++)
+        r[i] = (range){INFINITY, -INFINITY};
+    return r;
+}
+
+static bool competes(const pb_row *row)
+{
+    return row->block < PB_BLOCK_REFERENCE;
+}
+
+static void row_name(char *out, size_t size, const pb_summary *m, const pb_row *row,
+                     const char *name)
 {
     if (m->several_models) {
         const char *base = strrchr(row->model, '/');
-        snprintf(out, size, "%s, %s", row->label, base ? base + 1 : row->model);
+        snprintf(out, size, "%s, %s", name, base ? base + 1 : row->model);
     } else {
-        snprintf(out, size, "%s", row->label);
+        snprintf(out, size, "%s", name);
     }
 }
 
-static void score_line(FILE *f, const pb_summary *m, const pb_row *row, size_t t, double y)
+static void value_line(FILE *f, const char *task, const char *name, double y, double trainable,
+                       double value, pb_interval i)
 {
-    const pb_cell *c = &row->cells[t];
-    char name[600];
-    row_name(name, sizeof name, m, row);
-    field(f, m->tasks[t].task);
+    bool known = !isnan(i.lo);
+    field(f, task);
     fputc('\t', f);
     field(f, name);
     number(f, y);
-    number(f, row->trainable);
-    number(f, c->mean);
-    number(f, has_interval(c) ? c->interval.lo : c->mean);
-    number(f, has_interval(c) ? c->interval.hi : c->mean);
-    fputc('\n', f);
+    number(f, trainable);
+    number(f, value);
+    number(f, known ? i.lo : value);
+    number(f, known ? i.hi : value);
 }
 
-static void score_header(FILE *f)
+static void value_header(FILE *f, const char *more)
 {
-    fputs("# task\trow\tposition\ttrainable\tmean\tlo95\thi95\n", f);
+    fprintf(f, "# task\trow\tposition\ttrainable\tvalue\tlo95\thi95%s\n", more);
 }
 
-// One block per task, one line per row. References far from the methods would squeeze the axis, so
-// they are named in a line of text instead.
-static bool scores(sheet *s, const pb_summary *m)
+// Figures with a line per row: which rows, what they are called, where the lines are, from the top.
+typedef struct chart {
+    const pb_row **row;
+    char (*name)[600];
+    double *y;
+    size_t n;
+} chart;
+
+static bool chart_new(chart *l, const pb_summary *m)
 {
-    size_t n = 0;
+    *l = (chart){calloc(m->n_rows + 1, sizeof *l->row), calloc(m->n_rows + 1, sizeof *l->name),
+                 calloc(m->n_rows + 1, sizeof *l->y), 0};
+    return l->row && l->name && l->y;
+}
+
+static void chart_free(chart *l)
+{
+    free(l->row);
+    free(l->name);
+    free(l->y);
+}
+
+static void chart_add(chart *l, const pb_row *row, const char *name, double gap)
+{
+    l->row[l->n] = row;
+    snprintf(l->name[l->n], sizeof l->name[l->n], "%s", name);
+    l->y[l->n] = l->n ? l->y[l->n - 1] + 1 + gap : 1;
+    l->n++;
+}
+
+// One block per task, one line per row.
+static bool draw_chart(sheet *s, const pb_summary *m, chart *l, bool difference)
+{
     bool any = false;
-    for (size_t i = 0; i < m->n_rows; i++)
-        n += m->rows[i].block != PB_BLOCK_REFERENCE;
-    score_header(s->dat);
-    for (size_t t = 0; t < m->n_tasks; t++) {
-        size_t y = n;
-        for (size_t i = 0; i < m->n_rows; i++) {
-            if (m->rows[i].block == PB_BLOCK_REFERENCE)
-                continue;
-            any |= m->rows[i].cells[t].n > 0;
-            score_line(s->dat, m, &m->rows[i], t, (double)y--);
+    range *r = new_ranges(m->n_tasks);
+    const char **text = calloc(l->n + 1, sizeof *text);
+    double places = l->n ? l->y[l->n - 1] : 0;
+    value_header(s->dat, "");
+    for (size_t t = 0; r && text && t < m->n_tasks; t++) {
+        for (size_t i = 0; i < l->n; i++) {
+            const pb_cell *c = &l->row[i]->cells[t];
+            pb_interval in = difference ? c->difference_interval : c->interval;
+            double v = difference ? c->difference : c->mean;
+            value_line(s->dat, m->tasks[t].task, l->name[i], places + 1 - l->y[i],
+                       l->row[i]->trainable, v, in);
+            fputc('\n', s->dat);
+            widen(&r[t], isnan(in.lo) ? v : in.lo, isnan(in.lo) ? v : in.hi);
+            any |= isfinite(v);
         }
         fputs("\n\n", s->dat);
     }
-    list_begin(s, "styles");
-    for (size_t i = 0; i < m->n_rows; i++)
-        if (m->rows[i].block != PB_BLOCK_REFERENCE)
-            list_number(s, pb_summary_style(m, m->rows[i].method));
-    list_end(s);
-    size_t widest = 0;
-    for (size_t i = 0; i < m->n_rows; i++) {
-        char name[600];
-        row_name(name, sizeof name, m, &m->rows[i]);
-        if (m->rows[i].block != PB_BLOCK_REFERENCE)
-            widest = strlen(name) > widest ? strlen(name) : widest;
+    if (r && text) {
+        for (size_t i = 0; i < l->n; i++)
+            text[i] = l->name[i];
+        names(s, "names", text, l->n);
+        panel_ranges(s, r, m->n_tasks);
+        list_begin(s, "positions");
+        for (size_t i = 0; i < l->n; i++)
+            list_number(s, places + 1 - l->y[i]);
+        list_end(s);
+        list_begin(s, "styles");
+        for (size_t i = 0; i < l->n; i++)
+            list_number(s, pb_summary_style(m, l->row[i]->series));
+        list_end(s);
+        var_number(s, "rows", (double)l->n);
+        var_number(s, "places", places);
     }
-    var_number(s, "widest", (double)widest);
+    any &= r && text;
+    free(r);
+    free(text);
+    return any;
+}
+
+static void no_references(sheet *s, const pb_summary *m)
+{
+    list_begin(s, "references");
+    for (size_t t = 0; t < m->n_tasks; t++)
+        list_add(s, "-");
+    list_end(s);
+}
+
+// References far from the methods would squeeze the axis, so they are named in a line of text.
+static void references(sheet *s, const pb_summary *m)
+{
     list_begin(s, "references");
     for (size_t t = 0; t < m->n_tasks; t++) {
         char text[512] = "";
@@ -260,58 +356,364 @@ static bool scores(sheet *s, const pb_summary *m)
             const pb_row *row = &m->rows[i];
             size_t at = strlen(text);
             if (row->block == PB_BLOCK_REFERENCE && row->cells[t].n)
-                snprintf(text + at, sizeof text - at, "%s%.60s %.*f",
-                         at ? ", " : "reference: ", row->label, m->tasks[t].digits > 2 ? 3 : 1,
-                         row->cells[t].mean);
+                snprintf(text + at, sizeof text - at, "%s%.60s %.*f", at ? ", " : "", row->label,
+                         m->tasks[t].digits > 2 ? 3 : 1, row->cells[t].mean);
         }
         list_add(s, text);
     }
     list_end(s);
-    panel_titles(s, m);
-    panel_ranges(s, m);
-    var_number(s, "rows", (double)n);
-    return any && n;
 }
 
-// One block per task and method; a method's budgets are joined by a line.
+static bool scores(sheet *s, const pb_summary *m)
+{
+    chart l;
+    char name[600];
+    bool any = chart_new(&l, m);
+    for (size_t i = 0; any && i < m->n_rows; i++)
+        if (competes(&m->rows[i])) {
+            row_name(name, sizeof name, m, &m->rows[i], m->rows[i].label);
+            chart_add(&l, &m->rows[i], name, 0);
+        }
+    any = any && draw_chart(s, m, &l, false);
+    references(s, m);
+    var_text(s, "below", "-");
+    panel_titles(s, m);
+    chart_free(&l);
+    return any;
+}
+
+static bool is_variant(const pb_summary *m, const pb_row *row)
+{
+    bool centred = false;
+    for (size_t i = 0; i < m->n_rows; i++)
+        centred |=
+            m->rows[i].is_baseline && m->rows[i].is_centre && !strcmp(m->rows[i].model, row->model);
+    return centred && !strcmp(row->method, m->baseline);
+}
+
+static bool compared(const pb_summary *m, const pb_row *row)
+{
+    bool any = false;
+    for (size_t t = 0; t < m->n_tasks; t++)
+        any |= row->cells[t].compared;
+    return any;
+}
+
+static void difference_titles(sheet *s, const pb_summary *m, const char *to)
+{
+    char text[200];
+    snprintf(text, sizeof text, "difference to %.150s", to);
+    var_text(s, "below", text);
+    no_references(s, m);
+    panel_titles(s, m);
+}
+
+static bool forest(sheet *s, const pb_summary *m)
+{
+    chart l;
+    char name[600];
+    bool any = chart_new(&l, m);
+    for (size_t i = 0; any && i < m->n_rows; i++) {
+        const pb_row *row = &m->rows[i];
+        if (!competes(row) || !compared(m, row) || is_variant(m, row))
+            continue;
+        row_name(name, sizeof name, m, row, row->label);
+        chart_add(&l, row, name, 0);
+    }
+    any = any && draw_chart(s, m, &l, true);
+    difference_titles(s, m, m->baseline);
+    chart_free(&l);
+    return any;
+}
+
+// The baseline's variants, named by what is different; what concerns one option stands together.
+static bool ablation(sheet *s, const pb_summary *m)
+{
+    chart l;
+    const char *to = m->baseline, *before = "";
+    bool any = chart_new(&l, m);
+    for (size_t i = 0; i < m->n_rows; i++)
+        to = m->rows[i].is_baseline && m->rows[i].is_centre ? m->rows[i].label : to;
+    for (size_t i = 0; any && i < m->n_rows; i++) {
+        const pb_row *row = &m->rows[i];
+        if (!compared(m, row) || !is_variant(m, row))
+            continue;
+        size_t same = strlen(to), method = strlen(row->method);
+        bool prefixed = !strncmp(row->label, to, same) && row->label[same] == ' ';
+        const char *name = row->label + (prefixed ? same : method);
+        name += *name == ' ';
+        size_t key = strcspn(name, "=") + 1;
+        chart_add(&l, row, name, l.n && strncmp(name, before, key) ? 0.6 : 0);
+        before = l.name[l.n - 1];
+    }
+    any = any && draw_chart(s, m, &l, true);
+    difference_titles(s, m, to);
+    chart_free(&l);
+    return any;
+}
+
+// ---------------------------------------------------------------- curves
+
+// The distinct series of some rows, in order; NULL: no memory.
+static const char **distinct(const pb_summary *m, bool (*wanted)(const pb_row *), size_t *n)
+{
+    const char **v = calloc(m->n_rows + 2, sizeof *v);
+    *n = 0;
+    for (size_t i = 0; v && i < m->n_rows; i++) {
+        bool seen = !wanted(&m->rows[i]);
+        for (size_t k = 0; k < *n && !seen; k++)
+            seen = !strcmp(v[k], m->rows[i].series);
+        if (!seen)
+            v[(*n)++] = m->rows[i].series;
+    }
+    return v;
+}
+
+static void series_styles(sheet *s, const pb_summary *m, const char *const *series, size_t n)
+{
+    list_begin(s, "styles");
+    for (size_t k = 0; k < n; k++)
+        list_number(s, pb_summary_style(m, series[k]));
+    list_end(s);
+}
+
+static bool has_size(const pb_row *row)
+{
+    return competes(row) && row->trainable > 0;
+}
+
+typedef struct spot {
+    const pb_row *row;
+    double x; // log10 of the size, then of where it is drawn
+} spot;
+
+static int by_size(const void *pa, const void *pb)
+{
+    const spot *a = pa, *b = pb;
+    return a->x != b->x ? (a->x > b->x) - (a->x < b->x) : (a->row > b->row) - (a->row < b->row);
+}
+
+// Moves sorted points apart until neighbours have the distance `gap`, as little as possible in the
+// least-squares sense: isotonic regression of x - i gap by pooling adjacent violators.
+static void set_apart(spot *v, size_t n, double gap)
+{
+    double *mean = calloc(n + 1, sizeof *mean);
+    size_t *count = calloc(n + 1, sizeof *count), pools = 0, at = 0;
+    for (size_t i = 0; mean && count && i < n; i++) {
+        mean[pools] = v[i].x - gap * (double)i;
+        count[pools++] = 1;
+        for (; pools > 1 && mean[pools - 2] > mean[pools - 1]; pools--) {
+            double a = (double)count[pools - 2], b = (double)count[pools - 1];
+            mean[pools - 2] = (a * mean[pools - 2] + b * mean[pools - 1]) / (a + b);
+            count[pools - 2] += count[pools - 1];
+        }
+    }
+    for (size_t k = 0; k < pools; k++)
+        for (size_t i = 0; i < count[k]; i++, at++)
+            v[at].x = mean[k] + gap * (double)at;
+    free(mean);
+    free(count);
+}
+
+// The best mean at or below a size, as corners of a staircase that ends at the axis's right end.
+static void pareto(FILE *f, const pb_summary *m, size_t t, const spot *v, size_t n, double end)
+{
+    double sign = m->tasks[t].higher_is_better ? 1 : -1, best = -INFINITY;
+    const pb_interval none = {NAN, NAN};
+    for (size_t i = 0; i <= n; i++) {
+        double mean = i < n ? v[i].row->cells[t].mean : NAN;
+        if (i < n && !(sign * mean > best))
+            continue;
+        best = i < n ? sign * mean : best;
+        if (!isfinite(best))
+            break;
+        value_line(f, m->tasks[t].task, "Pareto front", 0, i < n ? v[i].row->trainable : NAN,
+                   sign * best, none);
+        number(f, i < n ? pow(10, v[i].x) : end);
+        fputc('\n', f);
+    }
+}
+
+static const char blank[] = "-\t-\tNaN\tNaN\tNaN\tNaN\tNaN\tNaN\n";
+
+// One block per task and series, whose budgets are joined by a line, and one for the front.
 static bool score_params(sheet *s, const pb_summary *m)
 {
-    size_t n = 0;
+    size_t n = 0, n_spots = 0;
     bool any = false;
-    const char **methods = calloc(m->n_rows + 1, sizeof *methods);
-    if (!methods)
-        return false;
-    for (size_t i = 0; i < m->n_rows; i++) {
-        bool seen = m->rows[i].block == PB_BLOCK_REFERENCE || !(m->rows[i].trainable > 0);
-        for (size_t k = 0; k < n && !seen; k++)
-            seen = !strcmp(methods[k], m->rows[i].method);
-        if (!seen)
-            methods[n++] = m->rows[i].method;
-    }
-    score_header(s->dat);
-    for (size_t t = 0; t < m->n_tasks; t++)
+    const char **series = distinct(m, has_size, &n);
+    spot *v = calloc(m->n_rows + 1, sizeof *v);
+    range *r = new_ranges(m->n_tasks);
+    if (!series || !v || !r)
+        goto done;
+    for (size_t i = 0; i < m->n_rows; i++)
+        if (has_size(&m->rows[i]))
+            v[n_spots++] = (spot){&m->rows[i], log10(m->rows[i].trainable)};
+    if (!n_spots)
+        goto done;
+    qsort(v, n_spots, sizeof *v, by_size);
+    double span = fmax(v[n_spots - 1].x - v[0].x, log10(2));
+    double gap = fmin(span / 20, 1.1 * span / (double)n_spots);
+    set_apart(v, n_spots, gap);
+    double lo = pow(10, v[0].x - 2 * gap), hi = pow(10, v[n_spots - 1].x + 2 * gap);
+    value_header(s->dat, "\tdrawn_at");
+    for (size_t t = 0; t < m->n_tasks; t++) {
         for (size_t k = 0; k < n; k++) {
             size_t lines = 0;
-            for (size_t i = 0; i < m->n_rows; i++) {
-                const pb_row *row = &m->rows[i];
-                if (strcmp(row->method, methods[k]) || !(row->trainable > 0) || !row->cells[t].n)
+            for (size_t i = 0; i < n_spots; i++) {
+                const pb_cell *c = &v[i].row->cells[t];
+                if (strcmp(v[i].row->series, series[k]) || !c->n)
                     continue;
-                score_line(s->dat, m, row, t, 0);
+                value_line(s->dat, m->tasks[t].task, v[i].row->label, 0, v[i].row->trainable,
+                           c->mean, c->interval);
+                number(s->dat, pow(10, v[i].x));
+                fputc('\n', s->dat);
+                bool known = !isnan(c->interval.lo);
+                widen(&r[t], known ? c->interval.lo : c->mean, known ? c->interval.hi : c->mean);
                 lines++;
                 any = true;
             }
-            if (!lines) // gnuplot counts blocks, so every one has a line
-                fputs("-\t-\tNaN\tNaN\tNaN\tNaN\tNaN\n", s->dat);
+            fputs(lines ? "\n\n" : blank, s->dat); // gnuplot counts blocks, so every one has a line
+            if (!lines)
+                fputs("\n\n", s->dat);
+        }
+        if (r[t].lo <= r[t].hi)
+            pareto(s->dat, m, t, v, n_spots, hi);
+        else
+            fputs(blank, s->dat);
+        fputs("\n\n", s->dat);
+    }
+    series_styles(s, m, series, n);
+    series[n++] = "Pareto front";
+    legend(s, series, n);
+    panel_titles(s, m);
+    panel_ranges(s, r, m->n_tasks);
+    var_number(s, "xlo", lo);
+    var_number(s, "xhi", hi);
+done:
+    free(series);
+    free(v);
+    free(r);
+    return any;
+}
+
+static double row_rate(const pb_row *row)
+{
+    const json_t *v = json_object_get(row->config, "lr");
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+// Rows of one method and size that differ in the learning rate.
+static bool same_curve(const pb_row *a, const pb_row *b)
+{
+    return !strcmp(a->model, b->model) && !strcmp(a->series, b->series) &&
+           (a->budget == b->budget || (isnan(a->budget) && isnan(b->budget)));
+}
+
+static bool has_curve(const pb_summary *m, const pb_row *row)
+{
+    bool another = false;
+    for (size_t i = 0; i < m->n_rows; i++)
+        another |= same_curve(&m->rows[i], row) && row_rate(&m->rows[i]) != row_rate(row);
+    return competes(row) && row_rate(row) > 0 && another;
+}
+
+typedef struct rate {
+    double x, mean, lo, hi;
+    bool diverged;
+} rate;
+
+static int by_rate(const void *pa, const void *pb)
+{
+    const rate *a = pa, *b = pb;
+    return (a->x > b->x) - (a->x < b->x);
+}
+
+static rate rate_of(const pb_row *row, size_t t)
+{
+    const pb_cell *c = &row->cells[t];
+    rate out = {row_rate(row), 0, INFINITY, -INFINITY, c->n_diverged > 0};
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_complete; i++) {
+        const pb_curve *v = &c->complete[i]->valid;
+        double least = INFINITY;
+        for (size_t k = 0; v->loss && k < v->n; k++)
+            least = fmin(least, isfinite(v->loss[k]) ? v->loss[k] : INFINITY);
+        if (!(least > 0 && isfinite(least)))
+            continue;
+        out.mean += least;
+        out.lo = fmin(out.lo, least);
+        out.hi = fmax(out.hi, least);
+        n++;
+    }
+    out.mean = n ? out.mean / (double)n : NAN;
+    out.lo = n ? out.lo : NAN;
+    out.hi = n ? out.hi : NAN;
+    return out;
+}
+
+static bool rate_lines(FILE *f, const pb_summary *m, const pb_row *row, size_t t, range *r)
+{
+    rate *v = calloc(m->n_rows + 1, sizeof *v);
+    size_t n = 0, best = 0;
+    bool any = false;
+    for (size_t i = 0; v && i < m->n_rows; i++)
+        if (same_curve(&m->rows[i], row) && row_rate(&m->rows[i]) > 0)
+            v[n++] = rate_of(&m->rows[i], t);
+    if (n)
+        qsort(v, n, sizeof *v, by_rate);
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(v[i].mean) && !(v[best].mean <= v[i].mean))
+            best = i;
+    for (size_t i = 0; i < n; i++) {
+        field(f, m->tasks[t].task);
+        fputc('\t', f);
+        field(f, row->series);
+        number(f, v[i].x);
+        number(f, v[i].mean);
+        number(f, v[i].lo);
+        number(f, v[i].hi);
+        fprintf(f, "\t%d\t%d\n", i == best, v[i].diverged);
+        widen(r, v[i].lo, v[i].hi);
+        any |= isfinite(v[i].mean);
+    }
+    free(v);
+    return any;
+}
+
+// One block per task and method.
+static bool learning_rate(sheet *s, const pb_summary *m)
+{
+    bool any = false;
+    size_t n = 0;
+    const pb_row **first = calloc(m->n_rows + 1, sizeof *first);
+    const char **series = calloc(m->n_rows + 1, sizeof *series);
+    range *r = new_ranges(m->n_tasks);
+    if (!first || !series || !r)
+        goto done;
+    for (size_t i = 0; i < m->n_rows; i++) {
+        bool seen = !has_curve(m, &m->rows[i]);
+        for (size_t k = 0; k < n && !seen; k++)
+            seen = same_curve(first[k], &m->rows[i]);
+        if (!seen) {
+            series[n] = m->rows[i].series;
+            first[n++] = &m->rows[i];
+        }
+    }
+    fputs("# task\tseries\trate\tvalid_loss\tmin\tmax\tbest\tdiverged\n", s->dat);
+    for (size_t t = 0; t < m->n_tasks; t++)
+        for (size_t k = 0; k < n; k++) {
+            any |= rate_lines(s->dat, m, first[k], t, &r[t]);
             fputs("\n\n", s->dat);
         }
-    legend(s, methods, n);
-    list_begin(s, "styles");
-    for (size_t k = 0; k < n; k++)
-        list_number(s, pb_summary_style(m, methods[k]));
-    list_end(s);
-    free(methods);
+    legend(s, series, n);
+    series_styles(s, m, series, n);
     panel_titles(s, m);
-    panel_ranges(s, m);
+    panel_ranges(s, r, m->n_tasks);
+done:
+    free(first);
+    free(series);
+    free(r);
     return any;
 }
 
@@ -375,46 +777,55 @@ static size_t loss_lines(FILE *f, const pb_row *row, const pb_cell *cell, const 
     return lines;
 }
 
+enum { MOST_LOSSES = 24 }; // curves of one panel that can be told apart
+
 static bool loss(sheet *s, const pb_summary *m)
 {
+    chart l;
+    size_t kinds = 0;
     bool any = false;
-    size_t n = 0;
     char name[600];
+    const char **text = calloc(m->n_rows + 1, sizeof *text), **series = NULL;
+    if (!chart_new(&l, m) || !text || !(series = distinct(m, has_size, &kinds)))
+        goto done;
+    size_t trained = 0;
+    for (size_t i = 0; i < m->n_rows; i++)
+        trained += m->rows[i].trainable != 0;
+    bool one_each = kinds == trained;
+    for (size_t i = 0; i < m->n_rows; i++)
+        if (m->rows[i].trainable != 0) {
+            row_name(name, sizeof name, m, &m->rows[i],
+                     one_each ? m->rows[i].series : m->rows[i].label);
+            text[l.n] = l.name[l.n];
+            chart_add(&l, &m->rows[i], name, 0);
+        }
+    if (l.n > MOST_LOSSES)
+        goto done;
     fputs("# task\trow\tstep\tmean\tmin\tmax\tseeds\n", s->dat);
     list_begin(s, "filled");
     for (size_t t = 0; t < m->n_tasks; t++) {
         bool filled = false;
-        for (size_t i = 0; i < m->n_rows; i++) {
-            if (m->rows[i].trainable == 0)
-                continue;
-            size_t lines = loss_lines(s->dat, &m->rows[i], &m->rows[i].cells[t], m->tasks[t].task);
-            filled |= lines > 0;
-            if (!lines)
-                fputs("-\t-\tNaN\tNaN\tNaN\tNaN\t0\n", s->dat);
-            fputs("\n\n", s->dat);
+        for (size_t i = 0; i < l.n; i++) {
+            size_t n = loss_lines(s->dat, l.row[i], &l.row[i]->cells[t], m->tasks[t].task);
+            filled |= n > 0;
+            fputs(n ? "\n\n" : blank, s->dat);
+            if (!n)
+                fputs("\n\n", s->dat);
         }
         list_number(s, filled);
         any |= filled;
     }
     list_end(s);
-    char **names = calloc(m->n_rows + 1, sizeof *names);
-    for (size_t i = 0; names && i < m->n_rows; i++)
-        if (m->rows[i].trainable != 0) {
-            row_name(name, sizeof name, m, &m->rows[i]);
-            if (!(names[n++] = strdup(name)))
-                any = false;
-        }
-    if (names && any)
-        legend(s, (const char *const *)names, n);
-    for (size_t k = 0; names && k < n; k++)
-        free(names[k]);
-    free(names);
+    legend(s, text, l.n);
     list_begin(s, "styles");
-    for (size_t i = 0; i < m->n_rows; i++)
-        if (m->rows[i].trainable != 0)
-            list_number(s, pb_summary_style(m, m->rows[i].method));
+    for (size_t i = 0; i < l.n; i++) // several rows of one method: styles of their own
+        list_number(s, one_each ? pb_summary_style(m, l.row[i]->series) : (double)i + 1);
     list_end(s);
     panel_titles(s, m);
+done:
+    free(text);
+    free(series);
+    chart_free(&l);
     return any;
 }
 
@@ -526,7 +937,7 @@ static bool latency(sheet *s, const pb_summary *m)
 }
 
 typedef struct memory_line {
-    const char *method;
+    const char *method, *series;
     double bytes;
 } memory_line;
 
@@ -549,6 +960,7 @@ static bool memory(sheet *s, const pb_summary *m)
             break;
         const pb_row *row = arm ? NULL : &m->rows[i - m->n_arms];
         memory_line line = {arm ? m->arms[i].s->method : row->label,
+                            arm ? m->arms[i].s->method : row->series,
                             arm ? m->arms[i].s->resident_bytes_per_tenant : row->bytes_per_tenant};
         size_t k = 0;
         while (k < n && strcmp(v[k].method, line.method))
@@ -563,19 +975,19 @@ static bool memory(sheet *s, const pb_summary *m)
     if (n)
         qsort(v, n, sizeof *v, by_bytes);
     fputs("# method\tposition\tbytes\n", s->dat);
-    size_t widest = 0;
-    for (size_t k = 0; k < n; k++)
-        widest = strlen(v[k].method) > widest ? strlen(v[k].method) : widest;
-    var_number(s, "widest", (double)widest);
+    const char **text = calloc(n + 1, sizeof *text);
+    for (size_t k = 0; text && k < n; k++)
+        text[k] = v[k].method;
+    if (text)
+        names(s, "names", text, n);
+    free(text);
     list_begin(s, "styles");
     for (size_t k = 0; k < n; k++) {
-        char method[128];
-        snprintf(method, sizeof method, "%.*s", (int)strcspn(v[k].method, " "), v[k].method);
         field(s->dat, v[k].method);
         number(s->dat, (double)(n - k));
         number(s->dat, v[k].bytes);
         fputc('\n', s->dat);
-        list_number(s, pb_summary_style(m, method));
+        list_number(s, pb_summary_style(m, v[k].series));
     }
     list_end(s);
     var_number(s, "rows", (double)n);
@@ -584,8 +996,11 @@ static bool memory(sheet *s, const pb_summary *m)
 }
 
 static bool (*const makers[])(sheet *, const pb_summary *) = {
-    [SCORES] = scores,      [SCORE_PARAMS] = score_params, [LOSS] = loss,
-    [TOKEN_TIME] = latency, [THROUGHPUT] = latency,        [MEMORY] = memory,
+    [SCORES] = scores,      [FOREST] = forest,
+    [ABLATION] = ablation,  [SCORE_PARAMS] = score_params,
+    [RATE] = learning_rate, [LOSS] = loss,
+    [TOKEN_TIME] = latency, [THROUGHPUT] = latency,
+    [MEMORY] = memory,
 };
 
 pb_err pb_figure_scripts(char *out, size_t size, const char *source_dir)
@@ -630,27 +1045,59 @@ static pb_err gnuplot(const char *vars, const char *script)
                        : pb_fail(PB_IO, NULL, "gnuplot failed on %s: %.300s", script, words);
 }
 
-static pb_err draw(sheet *s, const pb_figure *figure, const pb_figure_options *o)
+const char *const pb_figure_terminal[] = {"svg", "png", "tex"};
+
+pb_err pb_figure_terminals(unsigned *out, const char *list)
 {
-    char dat[4096], script[4096], out[4096];
-    pb_err err = PB_OK;
-    PB_TRY(pb_path(dat, sizeof dat, "%s/%s.dat", o->folder, figure->name));
-    PB_TRY(pb_path(script, sizeof script, "%s/%s.gp", o->scripts, figure->name));
-    if (fflush(s->dat))
-        return no_memory();
-    PB_TRY(pb_file_write(dat, s->dat_text, s->dat_size));
-    static const char *const terms[] = {"svg", "png"};
-    var_text(s, "input", dat);
-    var_text(s, "scripts", o->scripts);
-    for (int i = 0; i < (o->no_png ? 1 : 2) && !err; i++) {
-        PB_TRY(pb_path(out, sizeof out, "%s/%s.%s", o->folder, figure->name, terms[i]));
-        var_text(s, "term", terms[i]);
-        var_text(s, "output", out);
-        if (fflush(s->vars))
-            return no_memory();
-        err = gnuplot(s->vars_text, script);
+    *out = 0;
+    for (const char *s = list; *s || s == list;) {
+        size_t n = strcspn(s, ",");
+        int found = -1;
+        for (int i = 0; i < PB_TERMINALS; i++)
+            if (n == strlen(pb_figure_terminal[i]) && !strncmp(s, pb_figure_terminal[i], n))
+                found = i;
+        if (found < 0)
+            return pb_fail(PB_USAGE, "some of svg,png,tex", "unknown kind of figure \"%.*s\"",
+                           (int)n, s);
+        *out |= 1u << found;
+        s += n + (s[n] == ',');
     }
-    return err;
+    return PB_OK;
+}
+
+// Makes the numbers and draws them. `any`: there were numbers.
+static pb_err draw(size_t which, const pb_summary *m, const pb_figure_options *o, int terminal,
+                   bool *any)
+{
+    const pb_figure *figure = &pb_figures[which];
+    sheet s = {.tex = terminal == PB_FIGURE_TEX};
+    char text[4096], scripts[PATH_MAX], folder[PATH_MAX];
+    pb_err err = PB_OK;
+    PB_GO(sheet_open(&s));
+    *any = makers[which](&s, m);
+    if (!*any)
+        goto done;
+    if (!realpath(o->scripts, scripts) || !realpath(o->folder, folder))
+        PB_GO(pb_fail(PB_IO, NULL, "cannot find %s or %s", o->scripts, o->folder));
+    if (fflush(s.dat))
+        PB_GO(no_memory());
+    PB_GO(pb_path(text, sizeof text, "%s/%s.dat", folder, figure->name));
+    PB_GO(pb_file_write(text, s.dat_text, s.dat_size));
+    // gnuplot works in the folder, so that a .tex file names its picture without one.
+    var_path(&s, "folder", folder);
+    var_path(&s, "scripts", scripts);
+    PB_GO(pb_path(text, sizeof text, "%s.dat", figure->name));
+    var_path(&s, "input", text);
+    PB_GO(pb_path(text, sizeof text, "%s.%s", figure->name, pb_figure_terminal[terminal]));
+    var_path(&s, "output", text);
+    var_path(&s, "term", pb_figure_terminal[terminal]);
+    if (fflush(s.vars))
+        PB_GO(no_memory());
+    PB_GO(pb_path(text, sizeof text, "%s/%s.gp", scripts, figure->name));
+    err = gnuplot(s.vars_text, text);
+done:
+    sheet_free(&s);
+    return err ? pb_context(err, "figure \"%s\"", figure->name) : PB_OK;
 }
 
 pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bool *drawn)
@@ -659,25 +1106,23 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bo
     bool known = !options->only;
     PB_TRY(pb_make_dirs(options->folder));
     for (size_t i = 0; pb_figures[i].name; i++) {
+        bool data = true;
         if (drawn)
             drawn[i] = false;
         if (options->only && strcmp(options->only, pb_figures[i].name))
             continue;
         known = true;
-        sheet s;
-        pb_err err = sheet_open(&s);
-        bool data = !err && makers[i](&s, m);
-        if (data)
-            err = draw(&s, &pb_figures[i], options);
-        sheet_free(&s);
-        if (err)
-            return pb_context(err, "figure \"%s\"", pb_figures[i].name);
+        for (int t = 0; t < PB_TERMINALS && data; t++)
+            if (options->terminals >> t & 1)
+                PB_TRY(draw(i, m, options, t, &data));
         n += data;
         if (drawn)
             drawn[i] = data;
     }
     if (!known)
-        return pb_fail(PB_USAGE, "scores, score-params, loss, token-time, throughput or memory",
+        return pb_fail(PB_USAGE,
+                       "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
+                       "throughput or memory",
                        "unknown figure \"%s\"", options->only);
     return n ? PB_OK : pb_fail(PB_INPUT, NULL, "the results hold no data for a figure");
 }

@@ -236,6 +236,64 @@ double pb_paired_t(const double *a, const double *b, size_t n, double *t)
     return pb_student_p(*t, (double)(n - 1));
 }
 
+static double critical_t(double df, double alpha)
+{
+    double lo = 0, hi = 1;
+    while (pb_student_p(hi, df) > alpha)
+        hi *= 2;
+    for (int i = 0; i < 60; i++) {
+        double t = (lo + hi) / 2;
+        *(pb_student_p(t, df) > alpha ? &lo : &hi) = t;
+    }
+    return hi;
+}
+
+static double below(double z) // of the standard normal distribution
+{
+    return erfc(-z / sqrt(2)) / 2;
+}
+
+// P(|T| > c) for T = (Z + shift) / S, Student's t with a shifted normal above: Z is standard normal
+// and df S^2 is chi-squared, so given S = s it is P(Z > c s - shift) + P(Z < -c s - shift);
+// Simpson's rule over s.
+static double noncentral_tails(double c, double df, double shift)
+{
+    int parts = df < 3 ? 4000 : 400; // the fewer, the larger c, and the steeper the integrand
+    double lo = fmax(0, 1 - 9 / sqrt(df)), hi = 1 + 9 / sqrt(df), h = (hi - lo) / parts, sum = 0;
+    double log_front = log(2) + df / 2 * log(df / 2) - lgamma(df / 2);
+    for (int i = 0; i <= parts; i++) {
+        double s = lo + h * i, w = i == 0 || i == parts ? 1 : i % 2 ? 4 : 2;
+        double log_s = s > 0 ? (df - 1) * log(s) : df > 1 ? -INFINITY : 0;
+        sum += w * exp(log_front + log_s - df * s * s / 2) *
+               (below(shift - c * s) + below(-shift - c * s));
+    }
+    return sum * h / 3;
+}
+
+static double paired_power(double effect, size_t n, double c)
+{
+    return noncentral_tails(c, (double)(n - 1), effect * sqrt((double)n));
+}
+
+double pb_paired_power(double effect, size_t n, double alpha)
+{
+    return n < 2 ? NAN : paired_power(effect, n, critical_t((double)(n - 1), alpha));
+}
+
+double pb_detectable(double sd, size_t n)
+{
+    if (n < 2 || isnan(sd))
+        return NAN;
+    double c = critical_t((double)(n - 1), 0.05), lo = 0, hi = 1;
+    while (paired_power(hi, n, c) < 0.8)
+        hi *= 2;
+    for (int i = 0; i < 40; i++) {
+        double effect = (lo + hi) / 2;
+        *(paired_power(effect, n, c) < 0.8 ? &lo : &hi) = effect;
+    }
+    return hi * sd;
+}
+
 pb_err pb_holm(double *adjusted, const double *p, size_t n)
 {
     size_t *order = malloc((n + 1) * sizeof *order), m = 0;

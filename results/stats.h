@@ -59,6 +59,10 @@ double pb_student_p(double t, double df);
 // Paired t test of mean(a - b) = 0; NaN for fewer than two pairs. All differences equal: p is 1
 // when they are 0, else 0.
 double pb_paired_t(const double *a, const double *b, size_t n, double *t);
+// The power of that test at level alpha when the true mean difference is `effect` times its sd; and
+// the difference it would find at 5 % with 80 % power if its sd is the one given.
+double pb_paired_power(double effect, size_t n, double alpha);
+double pb_detectable(double sd, size_t n);
 // Holm's step-down correction of n p values; NaN entries stay NaN and are not counted.
 pb_err pb_holm(double *adjusted, const double *p, size_t n);
 

@@ -122,11 +122,13 @@ static int by_row(const void *pa, const void *pb)
     int c = strcmp(a->model, b->model);
     if (!c)
         c = (a->block > b->block) - (a->block < b->block);
-    if (!c && a->block == PB_BLOCK_BUDGET)
-        c = (a->budget > b->budget) - (a->budget < b->budget);
+    if (!c && a->block == PB_BLOCK_BUDGET) { // none given: first
+        double x = isnan(a->budget) ? -1 : a->budget, y = isnan(b->budget) ? -1 : b->budget;
+        c = (x > y) - (x < y);
+    }
     if (!c)
         c = strcmp(a->method, b->method);
-    return c ? c : strcmp(a->label, b->label);
+    return c ? c : strverscmp(a->label, b->label); // r=2 before r=16
 }
 
 static int by_entry(const void *pa, const void *pb)
@@ -185,6 +187,7 @@ static pb_err make_rows(pb_summary *s, const entry *e, size_t n)
                             .label = strdup(r->method),
                             .model = r->model,
                             .method = r->method,
+                            .knob = "",
                             .budget = r->budget,
                             .config = r->config,
                             .trainable = NAN,
@@ -197,6 +200,8 @@ static pb_err make_rows(pb_summary *s, const entry *e, size_t n)
                 return no_memory();
             PB_TRY(knob_label(row, e, n));
         }
+        if (*r->knob)
+            row->knob = r->knob;
         if (*r->knob && !is_reference(r->method))
             row->block = PB_BLOCK_BUDGET; // a run that failed early may not have recorded it
         if (isnan(row->trainable)) {
@@ -208,49 +213,109 @@ static pb_err make_rows(pb_summary *s, const entry *e, size_t n)
     return PB_OK;
 }
 
-// Rows with one label get the keys in which their configurations differ.
+// Configurations differ in keys and, inside "options", in the method's options; where a run found
+// its data, and the size that the label has already, tell no rows apart.
+static bool tells(const char *key, const char *knob)
+{
+    static const char *const no[] = {"seed",         "task",        "budget",
+                                     "task_version", "data_sha256", "task_description"};
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+        if (!strcmp(key, no[i]))
+            return false;
+    return strcmp(key, knob) != 0;
+}
+
+// How many values of a, below `prefix`, b does not have. With `label`, those whose place in
+// `wanted` is set are appended to it; without, the places of those that differ are set in `found`.
+typedef struct difference {
+    const char *knob;
+    json_t *found;        // key -> true
+    const json_t *wanted; // the same
+    char **label;
+} difference;
+
+static pb_err differ(difference *d, const json_t *a, const json_t *b, size_t *n)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)a, key, v)
+    {
+        json_t *w = json_object_get(b, key);
+        if (!tells(key, d->knob))
+            continue;
+        if (!strcmp(key, "options")) {
+            PB_TRY(differ(d, v, w, n));
+            continue;
+        }
+        bool differs = !json_equal(v, w);
+        *n += differs;
+        if (differs && d->found)
+            json_object_set_new(d->found, key, json_true());
+        if (!d->label || !json_object_get(d->wanted, key))
+            continue;
+        char *text = json_is_string(v)
+                         ? strdup(json_string_value(v))
+                         : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        char piece[256];
+        snprintf(piece, sizeof piece, " %.80s=%.160s", key, text ? text : "?");
+        free(text);
+        PB_TRY(append(d->label, piece));
+    }
+    return PB_OK;
+}
+
+static bool variants(const pb_row *a, const pb_row *b)
+{
+    return !strcmp(a->model, b->model) && !strcmp(a->method, b->method) && a->block == b->block &&
+           (a->block != PB_BLOCK_BUDGET || a->budget == b->budget ||
+            (isnan(a->budget) && isnan(b->budget)));
+}
+
 static pb_err tell_apart(pb_summary *s)
 {
     pb_err err = PB_OK;
-    char **labels = calloc(s->n_rows + 1, sizeof *labels);
-    if (!labels)
+    size_t *total = calloc(s->n_rows + 1, sizeof *total);
+    json_t *found = NULL;
+    if (!total)
         return no_memory();
-    for (size_t i = 0; i < s->n_rows; i++) {
-        const pb_row *a = &s->rows[i];
-        const char *key;
-        json_t *v;
-        if (!(labels[i] = strdup(a->label)))
-            PB_GO(no_memory());
-        json_object_foreach((json_t *)a->config, key, v)
-        {
-            bool differs = false;
-            for (size_t k = 0; k < s->n_rows && !differs; k++) {
-                const pb_row *b = &s->rows[k];
-                bool same_place = !strcmp(a->label, b->label) && !strcmp(a->model, b->model) &&
-                                  !(a->block == PB_BLOCK_BUDGET && a->budget != b->budget);
-                differs = same_place && !json_equal(v, json_object_get(b->config, key));
-            }
-            if (!differs || !strcmp(key, "seed") || !strcmp(key, "task"))
-                continue;
-            char *text =
-                json_is_string(v)
-                    ? strdup(json_string_value(v))
-                    : json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-            char piece[256];
-            snprintf(piece, sizeof piece, " %.80s=%.160s", key, text ? text : "?");
-            free(text);
-            PB_GO(append(&labels[i], piece));
+    for (size_t i = 0; i < s->n_rows; i++)
+        for (size_t k = 0; k < s->n_rows; k++) {
+            difference d = {.knob = s->rows[i].knob};
+            if (variants(&s->rows[i], &s->rows[k]))
+                PB_GO(differ(&d, s->rows[i].config, s->rows[k].config, &total[i]));
         }
+    for (size_t i = 0; i < s->n_rows; i++) {
+        size_t others = 0;
+        s->rows[i].is_centre = true;
+        for (size_t k = 0; k < s->n_rows; k++)
+            if (k != i && variants(&s->rows[i], &s->rows[k])) {
+                others++;
+                s->rows[i].is_centre &= total[i] < total[k];
+            }
+        s->rows[i].is_centre &= others > 0;
     }
     for (size_t i = 0; i < s->n_rows; i++) {
-        char *old = s->rows[i].label;
-        s->rows[i].label = labels[i];
-        labels[i] = old;
+        pb_row *row = &s->rows[i];
+        bool centred = false;
+        size_t n = 0;
+        json_decref(found);
+        if (!(found = json_object()))
+            PB_GO(no_memory());
+        for (size_t k = 0; k < s->n_rows; k++)
+            centred |= s->rows[k].is_centre && variants(row, &s->rows[k]);
+        if (row->is_centre)
+            continue;
+        for (size_t k = 0; k < s->n_rows; k++) {
+            difference d = {.knob = row->knob, .found = found};
+            if (variants(row, &s->rows[k]) && (!centred || s->rows[k].is_centre))
+                PB_GO(differ(&d, row->config, s->rows[k].config, &n));
+        }
+        difference d = {.knob = row->knob, .wanted = found, .label = &row->label};
+        PB_GO(differ(&d, row->config, NULL, &n));
     }
 done:
-    for (size_t i = 0; i < s->n_rows; i++)
-        free(labels[i]);
-    free(labels);
+    json_decref(found);
+    free(total);
     return err;
 }
 
@@ -398,6 +463,7 @@ static pb_err compare(pb_cell *c, const pb_cell *base, const pb_task_column *t, 
     double t_value;
     pb_boot boot = {.resamples = resamples};
     c->difference = pb_mean(d, n);
+    c->detectable = pb_detectable(pb_sd(d, n), n);
     c->p = pb_paired_t(a, b, n, &t_value);
     if (items) {
         PB_GO(pb_boot_paired(&c->difference_interval, ia, ib, n, &boot));
@@ -415,23 +481,30 @@ done:
     return err;
 }
 
-// The baseline's row for a row: the same model and budget, or else the only one of the model.
+// The baseline's row for a row, among those of its model: the one with its budget, or the only one;
+// of several variants, the one they are made from.
 static const pb_row *baseline_of(const pb_summary *s, const pb_row *row)
 {
-    const pb_row *only = NULL, *equal = NULL;
-    size_t n = 0, n_equal = 0;
+    const pb_row *found[2] = {NULL, NULL}, *centre[2] = {NULL, NULL}; // [1]: of its budget
+    size_t n[2] = {0, 0}, n_centre[2] = {0, 0};
     for (size_t i = 0; i < s->n_rows; i++) {
         const pb_row *b = &s->rows[i];
         if (strcmp(b->method, s->baseline) || strcmp(b->model, row->model))
             continue;
-        n++;
-        only = b;
-        if (b->budget == row->budget) {
-            n_equal++;
-            equal = b;
+        for (int k = 0; k <= (b->budget == row->budget); k++) {
+            found[k] = b;
+            n[k]++;
+            centre[k] = b->is_centre ? b : centre[k];
+            n_centre[k] += b->is_centre;
         }
     }
-    return n_equal == 1 ? equal : n == 1 ? only : NULL;
+    for (int k = 1; k >= 0; k--) {
+        if (n[k] == 1)
+            return found[k];
+        if (n_centre[k] == 1)
+            return centre[k];
+    }
+    return NULL;
 }
 
 static pb_err compare_all(pb_summary *s)
@@ -446,7 +519,7 @@ static pb_err compare_all(pb_summary *s)
             pb_row *row = &s->rows[i];
             pb_cell *c = &row->cells[t];
             const pb_row *base = baseline_of(s, row);
-            c->difference = c->p = c->p_holm = NAN;
+            c->difference = c->p = c->p_holm = c->detectable = NAN;
             c->difference_interval = (pb_interval){NAN, NAN};
             row->is_baseline = base == row;
             if (base && base != row)
@@ -587,12 +660,115 @@ static pb_err make_arms(pb_summary *s, const pb_records *records)
     return PB_OK;
 }
 
+// Cuts " key=value" out of a text.
+static void cut(char *text, const char *key)
+{
+    char pattern[96];
+    snprintf(pattern, sizeof pattern, " %.90s=", key);
+    char *at = *key ? strstr(text, pattern) : NULL;
+    if (at) {
+        size_t n = 1 + strcspn(at + 1, " ");
+        memmove(at, at + n, strlen(at + n) + 1);
+    }
+}
+
+static pb_err name_series(pb_summary *s)
+{
+    for (size_t i = 0; i < s->n_rows; i++) {
+        pb_row *row = &s->rows[i];
+        if (!(row->series = strdup(row->label)))
+            return no_memory();
+        cut(row->series, row->knob);
+        cut(row->series, "lr");
+    }
+    return PB_OK;
+}
+
+static const char *default_baseline(const pb_summary *s)
+{
+    const char *only = NULL;
+    bool several = false;
+    for (size_t i = 0; i < s->n_rows; i++) {
+        const pb_row *row = &s->rows[i];
+        if (!strcmp(row->method, "lora"))
+            return "lora";
+        if (row->block == PB_BLOCK_REFERENCE)
+            continue;
+        several |= only && strcmp(only, row->method);
+        only = row->method;
+    }
+    return only && !several ? only : "lora";
+}
+
+static pb_err published_row(pb_row *row, const json_t *given, const pb_summary *s)
+{
+    const char *method, *backbone, *source;
+    double size;
+    *row = (pb_row){.block = PB_BLOCK_PUBLISHED, .model = "", .knob = "", .budget = NAN};
+    row->bytes_per_tenant = NAN;
+    PB_TRY(pb_json_str(given, "method", &method));
+    PB_TRY(pb_json_str(given, "backbone", &backbone));
+    PB_TRY(pb_json_str(given, "source", &source));
+    PB_TRY(pb_json_real(given, "trainable", &row->trainable, 1, 1e15));
+    PB_TRY(pb_json_real(given, "backbone_parameters", &size, 1, 1e15));
+    row->method = method;
+    row->share = 100 * row->trainable / size;
+    row->cells = calloc(s->n_tasks + 1, sizeof *row->cells);
+    if (!row->cells || asprintf(&row->label, "%s, %s (%s)", method, backbone, source) < 0)
+        return no_memory();
+    for (size_t t = 0; t < s->n_tasks; t++)
+        row->cells[t] = (pb_cell){.mean = NAN,
+                                  .sd = NAN,
+                                  .median = NAN,
+                                  .difference = NAN,
+                                  .p = NAN,
+                                  .p_holm = NAN,
+                                  .detectable = NAN,
+                                  .interval = {NAN, NAN},
+                                  .difference_interval = {NAN, NAN},
+                                  .resampled = ""};
+    return PB_OK;
+}
+
+// Rows for the figures of others that have the task and the metric of a column.
+static pb_err add_published(pb_summary *s, json_t *published)
+{
+    static const char *const known[] = {"task",    "method",    "backbone",
+                                        "source",  "trainable", "backbone_parameters",
+                                        "metrics", NULL};
+    json_t *list = json_object_get(published, "rows"), *given;
+    size_t i;
+    if (!published)
+        return PB_OK;
+    if (!json_is_array(list))
+        return pb_fail(PB_INPUT, NULL, "published figures need a list \"rows\"");
+    pb_row *rows = realloc(s->rows, (s->n_rows + json_array_size(list) + 1) * sizeof *rows);
+    if (!rows)
+        return no_memory();
+    s->rows = rows;
+    s->published = json_incref(published);
+    json_array_foreach(list, i, given)
+    {
+        const char *task;
+        PB_TRY(pb_json_only(given, known, "a published figure"));
+        PB_TRY(pb_json_str(given, "task", &task));
+        for (size_t t = 0; t < s->n_tasks; t++) {
+            json_t *v = json_object_get(json_object_get(given, "metrics"), s->tasks[t].metric);
+            if (strcmp(task, s->tasks[t].task) || !json_is_number(v))
+                continue;
+            PB_TRY(published_row(&s->rows[s->n_rows++], given, s));
+            s->rows[s->n_rows - 1].cells[t].mean = json_number_value(v);
+        }
+    }
+    return PB_OK;
+}
+
 pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_options *options)
 {
     pb_summary_options o = options ? *options : (pb_summary_options){0};
     o.split = o.split ? o.split : "test";
     o.resamples = o.resamples ? o.resamples : 2000;
-    *s = (pb_summary){.baseline = o.baseline ? o.baseline : "lora", .resamples = o.resamples};
+    *s = (pb_summary){.resamples = o.resamples};
     pb_err err = PB_OK;
     entry *e = NULL;
     size_t n = 0;
@@ -603,6 +779,8 @@ pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_o
     PB_GO(make_tasks(s, e, n, &o));
     PB_GO(make_rows(s, e, n));
     PB_GO(tell_apart(s));
+    PB_GO(name_series(s));
+    s->baseline = o.baseline ? o.baseline : default_baseline(s);
     if (s->n_rows)
         qsort(s->rows, s->n_rows, sizeof *s->rows, by_row);
     for (size_t i = 0; i < s->n_rows; i++) {
@@ -615,6 +793,7 @@ pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_o
     }
     PB_GO(compare_all(s));
     PB_GO(make_arms(s, records));
+    PB_GO(add_published(s, o.published));
 done:
     free_entries(e, n);
     if (err)
@@ -635,30 +814,32 @@ void pb_summary_free(pb_summary *s)
         free(row->cells);
         free(row->key);
         free(row->label);
+        free(row->series);
     }
     for (size_t i = 0; i < s->n_arms; i++)
         free(s->arms[i].request_ms);
     free(s->rows);
     free(s->tasks);
     free(s->arms);
+    json_decref(s->published);
     *s = (pb_summary){0};
 }
 
-int pb_summary_style(const pb_summary *s, const char *method)
+int pb_summary_style(const pb_summary *s, const char *series)
 {
     static const char *const anchors[] = {"base", "none", "merged", "full"};
     for (int i = 0; i < 4; i++)
-        if (!strcmp(method, anchors[i]))
+        if (!strcmp(series, anchors[i]))
             return PB_STYLE_ANCHOR + i;
-    int rank = 1; // one more than the number of distinct methods that sort before it
+    int rank = 1; // one more than the number of distinct series that sort before it
     size_t total = s->n_rows + s->n_arms;
     for (size_t i = 0; i < total; i++) {
-        const char *m = i < s->n_rows ? s->rows[i].method : s->arms[i - s->n_rows].s->method;
-        bool seen = strcmp(m, method) >= 0;
-        for (int k = 0; k < 4; k++)
+        const char *m = i < s->n_rows ? s->rows[i].series : s->arms[i - s->n_rows].s->method;
+        bool seen = !m || strcmp(m, series) >= 0;
+        for (int k = 0; m && k < 4; k++)
             seen |= !strcmp(m, anchors[k]);
         for (size_t k = 0; k < i && !seen; k++)
-            seen = !strcmp(m, k < s->n_rows ? s->rows[k].method : s->arms[k - s->n_rows].s->method);
+            seen = !strcmp(m, k < s->n_rows ? s->rows[k].series : s->arms[k - s->n_rows].s->method);
         rank += !seen;
     }
     return rank;

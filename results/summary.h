@@ -1,8 +1,9 @@
 // From run files to the figures of a comparison: rows (methods) by tasks, and latency arms.
 //
-// Runs that differ in their seed alone are one cell. Rows that differ in more than the method, its
-// options and the budget (a learning-rate grid) are told apart by what differs. Diverged, failed
-// and interrupted runs are counted, never averaged.
+// Runs that differ in their seed alone are one cell. Rows of one method and budget are told apart
+// by what differs: where each differs in something of its own from one of them (an ablation), by
+// the difference to that one, else (a grid) by all of it. Diverged, failed and interrupted runs are
+// counted, never averaged.
 #ifndef PB_RESULTS_SUMMARY_H
 #define PB_RESULTS_SUMMARY_H
 
@@ -24,17 +25,26 @@ typedef struct pb_cell {
     bool compared;         // against the baseline's row, by the seeds both have
     size_t n_pairs;
     double difference, p, p_holm;
+    double detectable; // the difference that the test would find with 80 % power (pb_detectable)
     pb_interval difference_interval;
 } pb_cell;
 
-typedef enum pb_block { PB_BLOCK_BUDGET, PB_BLOCK_NO_KNOB, PB_BLOCK_REFERENCE } pb_block;
+// From PB_BLOCK_REFERENCE on a row is no competitor: the backbone alone, and others' figures.
+typedef enum pb_block {
+    PB_BLOCK_BUDGET,
+    PB_BLOCK_NO_KNOB,
+    PB_BLOCK_REFERENCE,
+    PB_BLOCK_PUBLISHED
+} pb_block;
 
 typedef struct pb_row {
     pb_block block;
     char *key, *label; // label: the method, its knob, and what else tells it from other rows
-    const char *model, *method;
+    char *series;      // the label without the size and the learning rate: one curve of figures
+    const char *model, *method, *knob;
     double budget, trainable, share, bytes_per_tenant; // share: percent of the backbone
     bool is_baseline;
+    bool is_centre;       // of several variants, the one that the others differ least from
     const json_t *config; // of its first run, borrowed
     pb_cell *cells;       // per task
 } pb_row;
@@ -69,22 +79,24 @@ typedef struct pb_summary {
     const char *baseline;
     size_t resamples;
     bool several_models;
+    json_t *published; // behind the rows of PB_BLOCK_PUBLISHED
 } pb_summary;
 
 typedef struct pb_summary_options {
     const char *metric;   // NULL: each task's headline
-    const char *baseline; // NULL: "lora"
+    const char *baseline; // NULL: "lora", or the only method there is
     const char *split;    // NULL: "test"
     size_t resamples;     // 0: 2000
+    json_t *published;    // figures of others to stand beside (paper/published), or NULL
 } pb_summary_options;
 
 // The records must outlive the summary.
 pb_err pb_summarize(pb_summary *out, const pb_records *records, const pb_summary_options *options);
 void pb_summary_free(pb_summary *s);
 
-// The line style of a method, the same in all figures: 1.. in alphabetical order; the anchors
-// (base, none, merged, full) have greys of their own.
+// The line style of a series or a method, the same in all figures: 1.. in alphabetical order; the
+// anchors (base, none, merged, full) have greys of their own.
 enum { PB_STYLE_ANCHOR = 20 };
-int pb_summary_style(const pb_summary *s, const char *method);
+int pb_summary_style(const pb_summary *s, const char *series);
 
 #endif

@@ -1,8 +1,12 @@
+// One description of a table's columns makes all its forms: a column says where its value stands in
+// the summary, of what kind it is, and its name in CSV, in print, or in both.
 #include "results/table.h"
 
 #include "core/error.h"
+#include "core/file.h"
 #include <math.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,7 +192,87 @@ static void write_html(FILE *f, const grid *g)
     fputs("</tbody></table></div>\n", f);
 }
 
-static pb_err write_grid(FILE *f, grid *g, pb_table_format format)
+void pb_latex_text(FILE *f, const char *s)
+{
+    static const struct {
+        const char *from, *to;
+    } signs[] = {{"\u00B1", "$\\pm$"},
+                 {"\u00D7", "$\\times$"},
+                 {"\\", "\\textbackslash{}"},
+                 {"~", "$\\sim$"},
+                 {"^", "\\textasciicircum{}"},
+                 {"<", "$<$"},
+                 {">", "$>$"},
+                 {"|", "$|$"}};
+    for (const char *start = s; *s;) {
+        size_t n = 0;
+        for (size_t i = 0; i < sizeof signs / sizeof *signs && !n; i++)
+            if (!strncmp(s, signs[i].from, strlen(signs[i].from))) {
+                fputs(signs[i].to, f);
+                n = strlen(signs[i].from);
+            }
+        bool minus = *s == '-' && s[1] >= '0' && s[1] <= '9' && (s == start || strchr(" [", s[-1]));
+        if (minus)
+            fputs("$-$", f);
+        else if (!n && strchr("&%$#_{}", *s))
+            fprintf(f, "\\%c", *s);
+        else if (!n)
+            fputc(*s, f);
+        s += n ? n : 1;
+    }
+}
+
+// booktabs; a table wider than the line is scaled down to it.
+static void write_latex(FILE *f, const grid *g, const char *name, const char *note)
+{
+    fputs("\\begin{table}[tbp]\n\\centering\n\\caption{", f);
+    pb_latex_text(f, g->title);
+    fprintf(f, "}\n\\label{tab:%s}\n\\small\n", name);
+    fputs("\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+          "\\begin{tabular}{l",
+          f);
+    for (size_t c = 1; c < g->cols; c++)
+        fputc('r', f);
+    fputs("}\n\\toprule\n", f);
+    for (size_t i = 0; i < g->n + g->cols; i += g->cols) {
+        char *const *cells = i ? g->cells + i - g->cols : (char *const *)g->head;
+        if (cells[0][0] == '\f') {
+            fprintf(f, "%s\\multicolumn{%zu}{l}{\\emph{", i > g->cols ? "\\addlinespace\n" : "",
+                    g->cols);
+            pb_latex_text(f, cells[0] + 1);
+            fputs("}} \\\\\n", f);
+            continue;
+        }
+        for (size_t c = 0; c < g->cols; c++) {
+            fputs(c ? " & " : "", f);
+            pb_latex_text(f, cells[c]);
+        }
+        fputs(i ? " \\\\\n" : " \\\\\n\\midrule\n", f);
+    }
+    fputs("\\bottomrule\n\\end{tabular}}\n", f);
+    if (note) {
+        fputs("\\par\\smallskip\n\\parbox{\\linewidth}{\\footnotesize ", f);
+        pb_latex_text(f, note);
+        fputs("}\n", f);
+    }
+    fputs("\\end{table}\n\n", f);
+}
+
+static void write_note(FILE *f, const char *note, pb_table_format format)
+{
+    if (format == PB_HTML)
+        fputs("<p class=\"note\">", f);
+    if (format == PB_HTML)
+        pb_html_text(f, note);
+    else if (format == PB_MARKDOWN)
+        markdown_text(f, note);
+    else
+        fputs(note, f);
+    fputs(format == PB_HTML ? "</p>\n" : "\n", f);
+}
+
+static pb_err write_grid(FILE *f, grid *g, const char *name, const char *note,
+                         pb_table_format format)
 {
     bool failed = g->failed || g->n % g->cols;
     if (!failed && format == PB_TEXT)
@@ -197,19 +281,31 @@ static pb_err write_grid(FILE *f, grid *g, pb_table_format format)
         write_markdown(f, g);
     else if (!failed && format == PB_HTML)
         write_html(f, g);
+    else if (!failed)
+        write_latex(f, g, name, note);
+    if (!failed && note && format != PB_LATEX)
+        write_note(f, note, format);
     grid_free(g);
     return failed ? pb_fail(PB_MEMORY, NULL, "no memory for a table") : PB_OK;
 }
 
+static const struct {
+    const char *name, *end; // end: of files
+} formats[] = {[PB_TEXT] = {"text", "txt"},
+               [PB_MARKDOWN] = {"markdown", "md"},
+               [PB_CSV] = {"csv", "csv"},
+               [PB_LATEX] = {"latex", "tex"},
+               [PB_HTML] = {"html", "html"}};
+
 pb_err pb_table_format_parse(pb_table_format *out, const char *name)
 {
-    static const char *const names[] = {"text", "markdown", "csv", "html"};
-    for (int i = 0; i < 4; i++)
-        if (!strcmp(names[i], name)) {
+    for (int i = PB_TEXT; i <= PB_HTML; i++)
+        if (!strcmp(formats[i].name, name)) {
             *out = (pb_table_format)i;
             return PB_OK;
         }
-    return pb_fail(PB_USAGE, "text, markdown, csv or html", "unknown table format \"%s\"", name);
+    return pb_fail(PB_USAGE, "text, markdown, csv, latex or html", "unknown table format \"%s\"",
+                   name);
 }
 
 void pb_short_number(char out[32], double x)
@@ -262,43 +358,109 @@ static void p_text(char out[32], double p)
         snprintf(out, 32, "%.3f", p);
 }
 
-static void block_title(char *out, size_t size, const pb_summary *s, const pb_row *row)
+static void interval_text(char out[96], pb_interval i, int digits, bool sign)
 {
-    size_t n = 0;
-    if (s->several_models)
-        n = (size_t)snprintf(out, size, "%.200s: ", row->model);
-    if (row->block == PB_BLOCK_REFERENCE)
-        snprintf(out + n, size - n, "reference");
-    else if (row->block == PB_BLOCK_NO_KNOB)
-        snprintf(out + n, size - n, "no size knob (not matched to a budget)");
-    else if (isnan(row->budget))
-        snprintf(out + n, size - n, "no budget given");
+    if (isnan(i.lo) || isnan(i.hi))
+        strcpy(out, "-");
     else
-        snprintf(out + n, size - n, "budget %.10g", row->budget);
+        snprintf(out, 96, sign ? "[%+.*f, %+.*f]" : "[%.*f, %.*f]", digits, i.lo, digits, i.hi);
 }
 
-static bool same_block(const pb_row *a, const pb_row *b)
+// ---------------------------------------------------------------- columns
+
+typedef enum part { ROW, CELL, TASK, SUMMARY, ARM, SCENARIO } part;
+// In CSV numbers have 10 digits. COMPARED: a text that stands only beside a comparison.
+typedef enum kind {
+    TEXT,
+    BLOCK,
+    COUNT, // size_t; the others are double
+    REAL,  // with the digits of the task, or of the times
+    WHOLE,
+    SHARE,
+    PERCENT, // a fraction, times 100
+    RATIO,
+    RATE,
+    SHORT,
+    PROBABILITY,
+    INTERVAL,   // pb_interval
+    SCORE,      // pb_cell: mean and sd
+    VERDICT,    // pb_cell: the same, with ~
+    DIFFERENCE, // pb_cell: difference, interval, ~
+    LOST,       // size_t: runs; on paper left out when there are none
+    UNFINISHED, // pb_cell: interrupted or unscored; the same
+    BASELINE    // the baseline's name, where there is a comparison
+} kind;
+
+typedef struct column {
+    const char *csv, *head; // names in CSV and in print; NULL: not there
+    kind kind;
+    part part;
+    size_t at;   // offset within the part
+    size_t task; // of CELL and TASK, when a line is about all tasks
+} column;
+
+enum { ALL = SIZE_MAX };
+
+typedef struct item { // a line
+    const pb_summary *s;
+    const pb_row *row;
+    const pb_arm *arm;
+    size_t task; // or ALL
+} item;
+
+typedef struct table {
+    const char *name, *title, *note; // note: NULL or what stands below
+    const column *columns;
+    size_t n_columns;
+    const item *items;
+    size_t n_items;
+} table;
+
+static size_t task_of(const column *c, const item *x)
 {
-    bool budget = a->block != PB_BLOCK_BUDGET || a->budget == b->budget ||
-                  (isnan(a->budget) && isnan(b->budget));
-    return a->block == b->block && !strcmp(a->model, b->model) && budget;
+    return x->task == ALL ? c->task : x->task;
 }
 
-static void maybe_heading(grid *g, const pb_summary *s, size_t i)
+static const void *place(const column *c, const item *x)
 {
-    char title[320];
-    if (i && same_block(&s->rows[i], &s->rows[i - 1]))
-        return;
-    block_title(title, sizeof title, s, &s->rows[i]);
-    heading(g, title);
+    size_t t = task_of(c, x);
+    const char *base = NULL;
+    switch (c->part) {
+    case ROW:
+        base = (const char *)x->row;
+        break;
+    case CELL:
+        base = (const char *)&x->row->cells[t];
+        break;
+    case TASK:
+        base = (const char *)&x->s->tasks[t];
+        break;
+    case SUMMARY:
+        base = (const char *)x->s;
+        break;
+    case ARM:
+        base = (const char *)x->arm;
+        break;
+    case SCENARIO:
+        base = (const char *)x->arm->s;
+        break;
+    }
+    return base + c->at;
+}
+
+static int digits_of(const column *c, const item *x)
+{
+    if (x->arm)
+        return x->arm->median < 0.1 ? 4 : x->arm->median < 10 ? 3 : 2;
+    return x->s->tasks[task_of(c, x)].digits;
 }
 
 // "-" for a minus sign keeps the text searchable and machine readable.
 static void score_text(char out[96], const pb_cell *c, int digits)
 {
-    if (!c->n)
+    if (isnan(c->mean))
         strcpy(out, "-");
-    else if (c->n == 1)
+    else if (isnan(c->sd))
         snprintf(out, 96, "%.*f", digits, c->mean);
     else
         snprintf(out, 96, "%.*f \u00B1 %.*f", digits, c->mean, digits, c->sd);
@@ -310,101 +472,81 @@ static const char *verdict(const pb_cell *c)
     return c->compared && pb_covers_zero(c->difference_interval) ? " ~" : "  ";
 }
 
-static pb_err overview(FILE *f, const pb_summary *s, pb_table_format format)
+static void real_text(char out[96], double x, int digits)
 {
-    pb_err err = PB_OK;
-    size_t cols = 3 + s->n_tasks;
-    char **names = calloc(cols, sizeof *names);
-    const char **head = calloc(cols, sizeof *head);
-    if (!names || !head)
-        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for a table"));
-    grid g = {.title = "Overview: mean \u00B1 sd over seeds", .head = head, .cols = cols};
-    head[0] = "method";
-    head[1] = "trainable";
-    head[2] = "% of backbone";
-    for (size_t t = 0; t < s->n_tasks; t++) {
-        const pb_task_column *c = &s->tasks[t];
-        if (asprintf(&names[t], "%s, %s%s%s", c->task, c->metric, *c->unit ? " " : "", c->unit) < 0)
-            names[t] = NULL;
-        head[3 + t] = names[t] ? names[t] : c->task;
-    }
-    for (size_t i = 0; i < s->n_rows; i++) {
-        const pb_row *row = &s->rows[i];
-        char count[32], share[32], score[96];
-        whole_number(count, row->trainable);
-        share_text(share, row->share);
-        maybe_heading(&g, s, i);
-        add(&g, "%s", row->label);
-        add(&g, "%s", count);
-        add(&g, "%s", share);
-        for (size_t t = 0; t < s->n_tasks; t++) {
-            score_text(score, &row->cells[t], s->tasks[t].digits);
-            add(&g, "%s%s", score, verdict(&row->cells[t]));
-        }
-    }
-    err = write_grid(f, &g, format);
-done:
-    for (size_t t = 0; names && t < s->n_tasks; t++)
-        free(names[t]);
-    free(names);
-    free(head);
-    return err;
-}
-
-static void interval_text(char out[96], pb_interval i, int digits, bool sign)
-{
-    if (isnan(i.lo) || isnan(i.hi))
-        strcpy(out, "-");
+    if (isfinite(x))
+        snprintf(out, 96, "%.*f", digits, x);
     else
-        snprintf(out, 96, sign ? "[%+.*f, %+.*f]" : "[%.*f, %.*f]", digits, i.lo, digits, i.hi);
+        strcpy(out, "-");
 }
 
-static pb_err task_table(FILE *f, const pb_summary *s, size_t t, pb_table_format format)
+static void number_text(char out[96], const column *c, const item *x, double v)
 {
-    const pb_task_column *column = &s->tasks[t];
-    char title[512], difference[160];
-    snprintf(title, sizeof title, "%s: %s%s%s%s, %s is better", column->task, column->metric,
-             *column->unit ? " (" : "", column->unit, *column->unit ? ")" : "",
-             column->higher_is_better ? "higher" : "lower");
-    snprintf(difference, sizeof difference, "minus %s [95 %%]", s->baseline);
-    const char *const head[] = {"method",         "trainable", "% of backbone", "n",
-                                "mean \u00B1 sd", "median",    "[95 %]",        difference,
-                                "p (Holm)",       "diverged",  "failed",        "unfinished"};
-    grid g = {.title = title, .head = head, .cols = sizeof head / sizeof *head};
-    for (size_t i = 0; i < s->n_rows; i++) {
-        const pb_row *row = &s->rows[i];
-        const pb_cell *c = &row->cells[t];
-        if (!c->n && !c->n_diverged && !c->n_failed && !c->n_interrupted && !c->n_unscored)
-            continue;
-        char count[32], share[32], score[96], interval[96], p[32];
-        whole_number(count, row->trainable);
-        share_text(share, row->share);
-        maybe_heading(&g, s, i);
-        add(&g, "%s", row->label);
-        add(&g, "%s", count);
-        add(&g, "%s", share);
-        add(&g, "%zu", c->n);
-        score_text(score, c, column->digits);
-        add(&g, "%s", score);
-        if (c->n)
-            add(&g, "%.*f", column->digits, c->median);
-        else
-            add(&g, "-");
-        interval_text(interval, c->interval, column->digits, false);
-        add(&g, "%s", interval);
-        if (c->compared) {
-            interval_text(interval, c->difference_interval, column->digits, true);
-            add(&g, "%+.*f %s%s", column->digits, c->difference, interval, verdict(c));
-        } else {
-            add(&g, "%s  ", row->is_baseline ? "baseline" : "-");
-        }
-        p_text(p, c->p_holm);
-        add(&g, "%s", p);
-        add(&g, "%zu", c->n_diverged);
-        add(&g, "%zu", c->n_failed);
-        add(&g, "%zu", c->n_interrupted + c->n_unscored);
+    switch (c->kind) {
+    case WHOLE:
+        whole_number(out, v);
+        break;
+    case SHARE:
+        share_text(out, v);
+        break;
+    case PROBABILITY:
+        p_text(out, v);
+        break;
+    case SHORT:
+        pb_short_number(out, v);
+        break;
+    case RATE:
+        real_text(out, v, 0);
+        break;
+    case RATIO:
+        real_text(out, v, 3);
+        break;
+    case PERCENT:
+        real_text(out, 100 * v, 1);
+        break;
+    default:
+        real_text(out, v, digits_of(c, x));
+        break;
     }
-    return write_grid(f, &g, format);
+}
+
+static void add_cell(grid *g, const column *c, const item *x)
+{
+    const void *p = place(c, x);
+    const pb_cell *cell = x->row ? &x->row->cells[task_of(c, x)] : NULL;
+    char text[96], interval[96];
+    switch (c->kind) {
+    case TEXT:
+        add(g, "%s", **(char *const *)p ? *(char *const *)p : "-");
+        break;
+    case COUNT:
+    case LOST:
+        add(g, "%zu", *(const size_t *)p);
+        break;
+    case INTERVAL:
+        interval_text(interval, *(const pb_interval *)p, digits_of(c, x), false);
+        add(g, "%s", interval);
+        break;
+    case SCORE:
+    case VERDICT:
+        score_text(text, cell, digits_of(c, x));
+        add(g, "%s%s", text, c->kind == VERDICT ? verdict(cell) : "");
+        break;
+    case DIFFERENCE:
+        interval_text(interval, cell->difference_interval, digits_of(c, x), true);
+        if (cell->compared)
+            add(g, "%+.*f %s%s", digits_of(c, x), cell->difference, interval, verdict(cell));
+        else
+            add(g, "%s  ", x->row->is_baseline ? "baseline" : "-");
+        break;
+    case UNFINISHED:
+        add(g, "%zu", cell->n_interrupted + cell->n_unscored);
+        break;
+    default:
+        number_text(text, c, x, *(const double *)p);
+        add(g, "%s", text);
+        break;
+    }
 }
 
 static void csv_text(FILE *f, const char *s)
@@ -422,214 +564,390 @@ static void csv_text(FILE *f, const char *s)
     fputc('"', f);
 }
 
-static void csv_number(FILE *f, double x) // an empty field: not known
+static void csv_cell(FILE *f, const column *c, const item *x)
 {
-    fputc(',', f);
-    if (isfinite(x))
-        fprintf(f, "%.10g", x);
+    static const char *const blocks[] = {"budget", "no knob", "reference", "published"};
+    const void *p = place(c, x);
+    double v;
+    switch (c->kind) {
+    case TEXT:
+        csv_text(f, *(char *const *)p);
+        break;
+    case BASELINE:
+        csv_text(f, x->row->cells[x->task].compared ? *(char *const *)p : "");
+        break;
+    case BLOCK:
+        csv_text(f, blocks[*(const pb_block *)p]);
+        break;
+    case COUNT:
+    case LOST:
+        fprintf(f, "%zu", *(const size_t *)p);
+        break;
+    default:
+        v = *(const double *)p;
+        if (isfinite(v)) // an empty field: not known
+            fprintf(f, "%.10g", v);
+        break;
+    }
 }
 
-static void csv_scores(FILE *f, const pb_summary *s)
+static void write_csv(FILE *f, const table *t)
 {
-    static const char *const blocks[] = {"budget", "no knob", "reference"};
-    fputs(
-        "model,task,metric,unit,method,label,block,budget,trainable,percent_of_backbone,n,mean,sd,"
-        "median,lo95,hi95,resampled,baseline,n_pairs,difference,difference_lo95,difference_hi95,p,"
-        "p_holm,diverged,failed,interrupted,unscored\n",
-        f);
-    for (size_t t = 0; t < s->n_tasks; t++)
-        for (size_t i = 0; i < s->n_rows; i++) {
-            const pb_row *row = &s->rows[i];
-            const pb_cell *c = &row->cells[t];
-            const char *const texts[] = {row->model,        s->tasks[t].task, s->tasks[t].metric,
-                                         s->tasks[t].unit,  row->method,      row->label,
-                                         blocks[row->block]};
-            for (size_t k = 0; k < 7; k++) {
-                if (k)
-                    fputc(',', f);
-                csv_text(f, texts[k]);
-            }
-            csv_number(f, row->budget);
-            csv_number(f, row->trainable);
-            csv_number(f, row->share);
-            fprintf(f, ",%zu", c->n);
-            csv_number(f, c->mean);
-            csv_number(f, c->sd);
-            csv_number(f, c->median);
-            csv_number(f, c->interval.lo);
-            csv_number(f, c->interval.hi);
-            fprintf(f, ",%s,", c->resampled);
-            csv_text(f, c->compared ? s->baseline : "");
-            fprintf(f, ",%zu", c->n_pairs);
-            csv_number(f, c->difference);
-            csv_number(f, c->difference_interval.lo);
-            csv_number(f, c->difference_interval.hi);
-            csv_number(f, c->p);
-            csv_number(f, c->p_holm);
-            fprintf(f, ",%zu,%zu,%zu,%zu\n", c->n_diverged, c->n_failed, c->n_interrupted,
-                    c->n_unscored);
+    for (size_t i = 0; i <= t->n_items; i++) {
+        bool first = true;
+        for (size_t k = 0; k < t->n_columns; k++) {
+            if (!t->columns[k].csv)
+                continue;
+            fputs(first ? "" : ",", f);
+            first = false;
+            if (i)
+                csv_cell(f, &t->columns[k], &t->items[i - 1]);
+            else
+                csv_text(f, t->columns[k].csv);
         }
+        fputc('\n', f);
+    }
 }
 
-static void legend(FILE *f, const pb_summary *s, pb_table_format format)
+// ---------------------------------------------------------------- blocks of lines
+
+static bool same_number(double a, double b)
 {
-    bool items = false, seeds = false, one = false;
+    return a == b || (isnan(a) && isnan(b));
+}
+
+static bool same_block(const item *a, const item *b)
+{
+    if (a->arm)
+        return !strcmp(a->arm->model, b->arm->model) &&
+               !strcmp(a->arm->s->phase, b->arm->s->phase) && a->arm->s->rows == b->arm->s->rows &&
+               same_number(a->arm->s->prompt, b->arm->s->prompt);
+    return a->row->block == b->row->block && !strcmp(a->row->model, b->row->model) &&
+           (a->row->block != PB_BLOCK_BUDGET || same_number(a->row->budget, b->row->budget));
+}
+
+static void block_title(char *out, size_t size, const item *x)
+{
+    const char *model = x->arm ? x->arm->model : x->row->model;
+    size_t n = 0;
+    if (x->s->several_models && *model)
+        n = (size_t)snprintf(out, size, "%.200s: ", model);
+    if (x->arm) {
+        const pb_scenario *s = x->arm->s;
+        n += (size_t)snprintf(out + n, size - n, "%.80s, %g sequence%s per batch", s->phase,
+                              s->rows, s->rows == 1 ? "" : "s");
+        if (isfinite(s->prompt))
+            snprintf(out + n, size - n, ", prompt of %g tokens", s->prompt);
+    } else if (x->row->block == PB_BLOCK_PUBLISHED) {
+        snprintf(out + n, size - n, "published by others, on other backbones: not comparable");
+    } else if (x->row->block == PB_BLOCK_REFERENCE) {
+        snprintf(out + n, size - n, "reference");
+    } else if (x->row->block == PB_BLOCK_NO_KNOB) {
+        snprintf(out + n, size - n, "no size knob (not matched to a budget)");
+    } else if (isnan(x->row->budget)) {
+        snprintf(out + n, size - n, "no budget given");
+    } else {
+        snprintf(out + n, size - n, "budget %.10g", x->row->budget);
+    }
+}
+
+static bool printed(const table *t, const column *c, pb_table_format format)
+{
+    size_t lost = 0;
+    for (size_t i = 0; i < t->n_items && (c->kind == LOST || c->kind == UNFINISHED); i++) {
+        const pb_cell *cell = &t->items[i].row->cells[task_of(c, &t->items[i])];
+        lost += c->kind == LOST ? *(const size_t *)place(c, &t->items[i])
+                                : cell->n_interrupted + cell->n_unscored;
+    }
+    bool runs = c->kind == LOST || c->kind == UNFINISHED;
+    return c->head && !(runs && format == PB_LATEX && !lost);
+}
+
+static pb_err write_table(FILE *f, const table *t, pb_table_format format)
+{
+    if (format == PB_CSV) {
+        write_csv(f, t);
+        return PB_OK;
+    }
+    grid g = {.title = t->title};
+    const char **head = calloc(t->n_columns, sizeof *head);
+    if (!head)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    for (size_t k = 0; k < t->n_columns; k++)
+        if (printed(t, &t->columns[k], format))
+            head[g.cols++] = t->columns[k].head;
+    g.head = head;
+    for (size_t i = 0; i < t->n_items; i++) {
+        char title[400];
+        if (i == 0 || !same_block(&t->items[i], &t->items[i - 1])) {
+            block_title(title, sizeof title, &t->items[i]);
+            heading(&g, title);
+        }
+        for (size_t k = 0; k < t->n_columns; k++)
+            if (printed(t, &t->columns[k], format))
+                add_cell(&g, &t->columns[k], &t->items[i]);
+    }
+    pb_err err = write_grid(f, &g, t->name, t->note, format);
+    free(head);
+    return err;
+}
+
+// ---------------------------------------------------------------- where tables go
+
+// A stream in one format, or a folder with a file for each table and format.
+typedef struct sink {
+    FILE *f;
+    pb_table_format format;
+    const char *folder;
+} sink;
+
+static pb_err put(const sink *to, const table *t)
+{
+    if (!to->folder)
+        return write_table(to->f, t, to->format);
+    for (int i = PB_TEXT; i < PB_HTML; i++) {
+        char path[4096];
+        pb_writer w;
+        PB_TRY(pb_path(path, sizeof path, "%s/%s.%s", to->folder, t->name, formats[i].end));
+        PB_TRY(pb_writer_open(&w, path));
+        pb_err err = write_table(w.stream, t, (pb_table_format)i);
+        if (err) {
+            pb_writer_abandon(&w);
+            return err;
+        }
+        PB_TRY(pb_writer_commit(&w));
+    }
+    return PB_OK;
+}
+
+// ---------------------------------------------------------------- scores
+
+#define AT(type, member) offsetof(type, member)
+static const column row_columns[] = {
+    {"model", NULL, TEXT, ROW, AT(pb_row, model), 0},
+    {"method", NULL, TEXT, ROW, AT(pb_row, method), 0},
+    {"block", NULL, BLOCK, ROW, AT(pb_row, block), 0},
+    {"budget", NULL, REAL, ROW, AT(pb_row, budget), 0},
+    {"label", "method", TEXT, ROW, AT(pb_row, label), 0},
+    {"trainable", "trainable", WHOLE, ROW, AT(pb_row, trainable), 0},
+    {"percent_of_backbone", "% of backbone", SHARE, ROW, AT(pb_row, share), 0},
+};
+enum { FIXED = sizeof row_columns / sizeof *row_columns };
+
+// One column per task in print; its mean and sd in CSV.
+static pb_err overview(const sink *to, const pb_summary *s, const item *items, const char *note)
+{
+    pb_err err = PB_OK;
+    size_t n = FIXED + 2 * s->n_tasks;
+    column *columns = calloc(n, sizeof *columns);
+    char(*names)[3][200] = calloc(s->n_tasks, sizeof *names);
+    if (!columns || !names)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for a table"));
+    memcpy(columns, row_columns, sizeof row_columns);
+    for (size_t t = 0; t < s->n_tasks; t++) {
+        const pb_task_column *c = &s->tasks[t];
+        snprintf(names[t][0], sizeof names[t][0], "%.90s, %.60s%s%s", c->task, c->metric,
+                 *c->unit ? " " : "", c->unit);
+        snprintf(names[t][1], sizeof names[t][1], "%.190s", c->task);
+        snprintf(names[t][2], sizeof names[t][2], "%.190s_sd", c->task);
+        columns[FIXED + 2 * t] =
+            (column){names[t][1], names[t][0], VERDICT, CELL, AT(pb_cell, mean), t};
+        columns[FIXED + 2 * t + 1] = (column){names[t][2], NULL, REAL, CELL, AT(pb_cell, sd), t};
+    }
+    table t = {"overview", "Overview: mean \u00B1 sd over seeds", note, columns, n, items,
+               s->n_rows};
+    err = put(to, &t);
+done:
+    free(names);
+    free(columns);
+    return err;
+}
+
+// What every line of the table of one task, or of all tasks in CSV, may say.
+static pb_err scores(const sink *to, const pb_summary *s, const char *name, const char *title,
+                     const char *note, const item *items, size_t n)
+{
+    char difference[160];
+    snprintf(difference, sizeof difference, "minus %.100s [95 %%]", s->baseline);
+    const column columns[] = {
+        row_columns[0],
+        row_columns[1],
+        row_columns[2],
+        row_columns[3],
+        row_columns[4],
+        row_columns[5],
+        row_columns[6],
+        {"task", NULL, TEXT, TASK, AT(pb_task_column, task), 0},
+        {"metric", NULL, TEXT, TASK, AT(pb_task_column, metric), 0},
+        {"unit", NULL, TEXT, TASK, AT(pb_task_column, unit), 0},
+        {"n", "n", COUNT, CELL, AT(pb_cell, n), 0},
+        {NULL, "mean \u00B1 sd", SCORE, CELL, 0, 0},
+        {"mean", NULL, REAL, CELL, AT(pb_cell, mean), 0},
+        {"sd", NULL, REAL, CELL, AT(pb_cell, sd), 0},
+        {"median", "median", REAL, CELL, AT(pb_cell, median), 0},
+        {NULL, "[95 %]", INTERVAL, CELL, AT(pb_cell, interval), 0},
+        {"lo95", NULL, REAL, CELL, AT(pb_cell, interval.lo), 0},
+        {"hi95", NULL, REAL, CELL, AT(pb_cell, interval.hi), 0},
+        {"resampled", NULL, TEXT, CELL, AT(pb_cell, resampled), 0},
+        {"baseline", NULL, BASELINE, SUMMARY, AT(pb_summary, baseline), 0},
+        {"n_pairs", NULL, COUNT, CELL, AT(pb_cell, n_pairs), 0},
+        {NULL, difference, DIFFERENCE, CELL, 0, 0},
+        {"difference", NULL, REAL, CELL, AT(pb_cell, difference), 0},
+        {"difference_lo95", NULL, REAL, CELL, AT(pb_cell, difference_interval.lo), 0},
+        {"difference_hi95", NULL, REAL, CELL, AT(pb_cell, difference_interval.hi), 0},
+        {"p", NULL, PROBABILITY, CELL, AT(pb_cell, p), 0},
+        {"p_holm", "p (Holm)", PROBABILITY, CELL, AT(pb_cell, p_holm), 0},
+        {"detectable", "detectable", REAL, CELL, AT(pb_cell, detectable), 0},
+        {"diverged", "diverged", LOST, CELL, AT(pb_cell, n_diverged), 0},
+        {"failed", "failed", LOST, CELL, AT(pb_cell, n_failed), 0},
+        {NULL, "unfinished", UNFINISHED, CELL, 0, 0},
+        {"interrupted", NULL, COUNT, CELL, AT(pb_cell, n_interrupted), 0},
+        {"unscored", NULL, COUNT, CELL, AT(pb_cell, n_unscored), 0},
+    };
+    table t = {name, title, note, columns, sizeof columns / sizeof *columns, items, n};
+    return put(to, &t);
+}
+
+static bool has_runs(const pb_cell *c)
+{
+    return c->n || isfinite(c->mean) || c->n_diverged || c->n_failed || c->n_interrupted ||
+           c->n_unscored;
+}
+
+static void legend(char *out, size_t size, const pb_summary *s)
+{
+    bool items = false, seeds = false, one = false, several = false;
     for (size_t i = 0; i < s->n_rows; i++)
         for (size_t t = 0; t < s->n_tasks; t++) {
-            items |= s->rows[i].cells[t].items && s->rows[i].cells[t].n;
-            one |= !strcmp(s->rows[i].cells[t].resampled, "items");
-            seeds |= !strcmp(s->rows[i].cells[t].resampled, "seeds");
+            const char *r = s->rows[i].cells[t].resampled;
+            one |= !strcmp(r, "items");
+            seeds |= !strcmp(r, "seeds");
+            several |= !strcmp(r, "seeds and items");
         }
+    items = one || several;
     const char *how = items && seeds
                           ? "seeds and test items (seeds alone where no item scores exist)"
+                      : one   ? "seeds and test items (items alone for a single seed)"
                       : items ? "seeds and test items"
                               : "seeds";
-    how = items && one && !seeds ? "seeds and test items (items alone for a single seed)" : how;
-    char text[640];
     snprintf(
-        text, sizeof text,
+        out, size,
         "n: complete seeds. [95 %%]: bootstrap over %s, %zu resamples. minus %s: paired by seed; "
         "~ its interval covers 0. p: paired t test over seeds, Holm-corrected within the task. "
-        "Diverged, failed and unfinished runs are counted, not averaged.",
+        "detectable: the true difference that this test (one comparison, 5 %%) would find with 80 "
+        "%% power at these seeds' spread. Diverged, failed and unfinished runs are counted, not "
+        "averaged.",
         how, s->resamples, s->baseline);
-    if (format == PB_HTML)
-        fputs("<p class=\"note\">", f);
-    if (format == PB_HTML)
-        pb_html_text(f, text);
-    else if (format == PB_MARKDOWN)
-        markdown_text(f, text);
-    else
-        fputs(text, f);
-    fputs(format == PB_HTML ? "</p>\n" : "\n", f);
+}
+
+static pb_err all_scores(const sink *to, const pb_summary *s)
+{
+    pb_err err = PB_OK;
+    char note[900], title[512], name[200];
+    item *items = calloc(s->n_rows * s->n_tasks + 1, sizeof *items);
+    if (!items)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    legend(note, sizeof note, s);
+    for (size_t i = 0; i < s->n_rows; i++)
+        items[i] = (item){s, &s->rows[i], NULL, ALL};
+    bool csv = !to->folder && to->format == PB_CSV; // one table, with a column for the task
+    if (s->n_tasks > 1 && !csv)
+        PB_GO(overview(to, s, items, to->folder ? note : NULL));
+    size_t n = 0;
+    for (size_t t = 0; t < s->n_tasks; t++) {
+        const pb_task_column *c = &s->tasks[t];
+        for (size_t i = 0; i < s->n_rows; i++)
+            if (csv || has_runs(&s->rows[i].cells[t]))
+                items[n++] = (item){s, &s->rows[i], NULL, t};
+        if (csv)
+            continue;
+        snprintf(title, sizeof title, "%s: %s%s%s%s, %s is better", c->task, c->metric,
+                 *c->unit ? " (" : "", c->unit, *c->unit ? ")" : "",
+                 c->higher_is_better ? "higher" : "lower");
+        snprintf(name, sizeof name, "%.190s", c->task);
+        bool last = to->folder || t + 1 == s->n_tasks;
+        PB_GO(scores(to, s, name, title, last ? note : NULL, items, n));
+        n = 0;
+    }
+    if (csv)
+        err = scores(to, s, "scores", "", NULL, items, n);
+done:
+    free(items);
+    return err;
+}
+
+// ---------------------------------------------------------------- latency
+
+static pb_err latency(const sink *to, const pb_summary *s)
+{
+    static const column columns[] = {
+        {"model", NULL, TEXT, ARM, AT(pb_arm, model), 0},
+        {"scenario", NULL, TEXT, SCENARIO, AT(pb_scenario, name), 0},
+        {"phase", NULL, TEXT, SCENARIO, AT(pb_scenario, phase), 0},
+        {"method", "method", TEXT, SCENARIO, AT(pb_scenario, method), 0},
+        {"sharing", "sharing", TEXT, SCENARIO, AT(pb_scenario, sharing), 0},
+        {"rows", NULL, RATE, SCENARIO, AT(pb_scenario, rows), 0},
+        {"tenants", "tenants", RATE, SCENARIO, AT(pb_scenario, tenants), 0},
+        {"prompt", NULL, RATE, SCENARIO, AT(pb_scenario, prompt), 0},
+        {"runs", NULL, COUNT, ARM, AT(pb_arm, n_runs), 0},
+        {"median_ms_per_token", "ms/token", REAL, ARM, AT(pb_arm, median), 0},
+        {NULL, "[95 %]", INTERVAL, ARM, AT(pb_arm, median_interval), 0},
+        {"median_lo95", NULL, REAL, ARM, AT(pb_arm, median_interval.lo), 0},
+        {"median_hi95", NULL, REAL, ARM, AT(pb_arm, median_interval.hi), 0},
+        {"p90_ms_per_token", "p90", REAL, ARM, AT(pb_arm, p90), 0},
+        {"p99_ms_per_token", "p99", REAL, ARM, AT(pb_arm, p99), 0},
+        {"over_base", "\u00D7 base", RATIO, ARM, AT(pb_arm, over_base), 0},
+        {"noise", "noise %", PERCENT, ARM, AT(pb_arm, noise), 0},
+        {"tokens_per_second", "tokens/s", RATE, ARM, AT(pb_arm, tokens_per_second), 0},
+        {"resident_bytes_per_tenant", "bytes/tenant", SHORT, SCENARIO,
+         AT(pb_scenario, resident_bytes_per_tenant), 0},
+        {"flops_per_token", "FLOP/token", SHORT, SCENARIO, AT(pb_scenario, flops_per_token), 0},
+        {"bytes_per_token", "bytes/token", SHORT, SCENARIO, AT(pb_scenario, bytes_per_token), 0},
+        {"regions_per_token", "regions/token", SHORT, SCENARIO, AT(pb_scenario, regions_per_token),
+         0},
+        {"samples", "samples", COUNT, ARM, AT(pb_arm, n), 0},
+    };
+    item *items = calloc(s->n_arms + 1, sizeof *items);
+    if (!items)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    for (size_t i = 0; i < s->n_arms; i++)
+        items[i] = (item){s, NULL, &s->arms[i], ALL};
+    table t = {
+        "latency",
+        "Latency: time per token of one request (median), throughput of the batch",
+        "noise: difference between the medians of every other sample, in percent of the median; "
+        "smaller differences between arms mean nothing. [95 %]: order-statistic interval of the "
+        "median. p99 only from 1000 samples. Regions: parallel regions entered per token.",
+        columns,
+        sizeof columns / sizeof *columns,
+        items,
+        s->n_arms};
+    pb_err err = put(to, &t);
+    free(items);
+    return err;
 }
 
 pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format)
 {
     if (!s->n_rows)
         return pb_fail(PB_INPUT, "latency runs: use --latency", "no training run among the files");
-    if (format == PB_CSV) {
-        csv_scores(f, s);
-        return PB_OK;
-    }
-    if (s->n_tasks > 1)
-        PB_TRY(overview(f, s, format));
-    for (size_t t = 0; t < s->n_tasks; t++)
-        PB_TRY(task_table(f, s, t, format));
-    legend(f, s, format);
-    return PB_OK;
-}
-
-static void csv_latency(FILE *f, const pb_summary *s)
-{
-    fputs(
-        "model,scenario,phase,method,sharing,rows,tenants,prompt,runs,samples,median_ms_per_token,"
-        "median_lo95,median_hi95,p90_ms_per_token,p99_ms_per_token,tokens_per_second,over_base,"
-        "noise,resident_bytes_per_tenant,flops_per_token,bytes_per_token,regions_per_token\n",
-        f);
-    for (size_t i = 0; i < s->n_arms; i++) {
-        const pb_arm *a = &s->arms[i];
-        const char *const texts[] = {a->model, a->s->name, a->s->phase, a->s->method,
-                                     a->s->sharing};
-        for (size_t k = 0; k < 5; k++) {
-            if (k)
-                fputc(',', f);
-            csv_text(f, texts[k]);
-        }
-        csv_number(f, a->s->rows);
-        csv_number(f, a->s->tenants);
-        csv_number(f, a->s->prompt);
-        fprintf(f, ",%zu,%zu", a->n_runs, a->n);
-        const double numbers[] = {a->median,
-                                  a->median_interval.lo,
-                                  a->median_interval.hi,
-                                  a->p90,
-                                  a->p99,
-                                  a->tokens_per_second,
-                                  a->over_base,
-                                  a->noise,
-                                  a->s->resident_bytes_per_tenant,
-                                  a->s->flops_per_token,
-                                  a->s->bytes_per_token,
-                                  a->s->regions_per_token};
-        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
-            csv_number(f, numbers[k]);
-        fputc('\n', f);
-    }
-}
-
-static void add_real(grid *g, const char *fmt_nan, double x, int digits)
-{
-    if (isfinite(x))
-        add(g, "%.*f", digits, x);
-    else
-        add(g, "%s", fmt_nan);
-}
-
-static void add_short(grid *g, double x)
-{
-    char text[32];
-    pb_short_number(text, x);
-    add(g, "%s", text);
+    return all_scores(&(sink){f, format, NULL}, s);
 }
 
 pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format)
 {
     if (!s->n_arms)
         return pb_fail(PB_INPUT, "only complete runs count", "no latency scenario among the files");
-    if (format == PB_CSV) {
-        csv_latency(f, s);
-        return PB_OK;
-    }
-    static const char *const head[] = {
-        "method",       "sharing",    "tenants",     "ms/token",      "[95 %]",
-        "p90",          "p99",        "\u00D7 base", "noise %",       "tokens/s",
-        "bytes/tenant", "FLOP/token", "bytes/token", "regions/token", "samples"};
-    grid g = {.title = "Latency: time per token of one request (median), throughput of the batch",
-              .head = head,
-              .cols = sizeof head / sizeof *head};
-    for (size_t i = 0; i < s->n_arms; i++) {
-        const pb_arm *a = &s->arms[i], *b = i ? &s->arms[i - 1] : NULL;
-        bool same = b && !strcmp(a->model, b->model) && !strcmp(a->s->phase, b->s->phase) &&
-                    a->s->rows == b->s->rows &&
-                    (a->s->prompt == b->s->prompt || (isnan(a->s->prompt) && isnan(b->s->prompt)));
-        if (!same) {
-            char title[400];
-            size_t n = 0;
-            if (s->several_models)
-                n = (size_t)snprintf(title, sizeof title, "%.200s: ", a->model);
-            n += (size_t)snprintf(title + n, sizeof title - n, "%.80s, %g sequence%s per batch",
-                                  a->s->phase, a->s->rows, a->s->rows == 1 ? "" : "s");
-            if (isfinite(a->s->prompt))
-                snprintf(title + n, sizeof title - n, ", prompt of %g tokens", a->s->prompt);
-            heading(&g, title);
-        }
-        char interval[96];
-        int digits = a->median < 0.1 ? 4 : a->median < 10 ? 3 : 2;
-        interval_text(interval, a->median_interval, digits, false);
-        add(&g, "%s", a->s->method);
-        add(&g, "%s", *a->s->sharing ? a->s->sharing : "-");
-        add_real(&g, "-", a->s->tenants, 0);
-        add_real(&g, "-", a->median, digits);
-        add(&g, "%s", interval);
-        add_real(&g, "-", a->p90, digits);
-        add_real(&g, "-", a->p99, digits);
-        add_real(&g, "-", a->over_base, 3);
-        add_real(&g, "-", 100 * a->noise, 1);
-        add_real(&g, "-", a->tokens_per_second, 0);
-        add_short(&g, a->s->resident_bytes_per_tenant);
-        add_short(&g, a->s->flops_per_token);
-        add_short(&g, a->s->bytes_per_token);
-        add_short(&g, a->s->regions_per_token);
-        add(&g, "%zu", a->n);
-    }
-    PB_TRY(write_grid(f, &g, format));
-    const char *note =
-        "noise: difference between the medians of every other sample, in percent of the median; "
-        "smaller differences between arms mean nothing. [95 %]: order-statistic interval of the "
-        "median. p99 only from 1000 samples. Regions: parallel regions entered per token.";
-    if (format == PB_HTML)
-        fputs("<p class=\"note\">", f);
-    fputs(note, f);
-    fputs(format == PB_HTML ? "</p>\n" : "\n", f);
-    return PB_OK;
+    return latency(&(sink){f, format, NULL}, s);
+}
+
+pb_err pb_table_files(const char *folder, const pb_summary *s)
+{
+    sink to = {NULL, PB_TEXT, folder};
+    if (!s->n_rows && !s->n_arms)
+        return pb_fail(PB_INPUT, NULL, "the results hold nothing for a table");
+    PB_TRY(pb_make_dirs(folder));
+    if (s->n_rows)
+        PB_TRY(all_scores(&to, s));
+    return s->n_arms ? latency(&to, s) : PB_OK;
 }

@@ -1,13 +1,13 @@
-// Tables of a summary as text, Markdown, CSV or HTML.
+// Tables of a summary as text, Markdown, CSV, LaTeX (booktabs, graphicx) or HTML.
 #ifndef PB_RESULTS_TABLE_H
 #define PB_RESULTS_TABLE_H
 
 #include "results/summary.h"
 #include <stdio.h>
 
-typedef enum pb_table_format { PB_TEXT, PB_MARKDOWN, PB_CSV, PB_HTML } pb_table_format;
+typedef enum pb_table_format { PB_TEXT, PB_MARKDOWN, PB_CSV, PB_LATEX, PB_HTML } pb_table_format;
 
-// "text", "markdown", "csv" or "html"; another name is a usage error.
+// "text", "markdown", "csv", "latex" or "html"; another name is a usage error.
 pb_err pb_table_format_parse(pb_table_format *out, const char *name);
 
 // The comparison: one overview, then one table per task. CSV has one line per row and task, with
@@ -16,8 +16,14 @@ pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format);
 // The timed arms, one per line.
 pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format);
 
+// All of them as files: folder/NAME.txt, .md, .csv and .tex, where NAME is "overview", a task's, or
+// "latency".
+pb_err pb_table_files(const char *folder, const pb_summary *s);
+
 // A number of bytes, operations or parameters in few digits: 8.9 k, 1.20 M; "-" for NaN.
 void pb_short_number(char out[32], double x);
+// For LaTeX: its own characters escaped, signs it has commands for, and minus signs.
+void pb_latex_text(FILE *f, const char *text);
 void pb_html_text(FILE *f, const char *text); // with the characters of HTML escaped
 
 #endif

@@ -9,11 +9,10 @@
 typedef struct args {
     pb_figure_options options;
     pb_summary_options summary;
+    const char *terminals;
     char **files;
     size_t n;
 } args;
-
-enum { NO_PNG = 256 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -31,8 +30,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 's':
         a->summary.split = arg;
         return 0;
-    case NO_PNG:
-        a->options.no_png = true;
+    case 'b':
+        a->summary.baseline = arg;
+        return 0;
+    case 't':
+        a->terminals = arg;
         return 0;
     case ARGP_KEY_ARGS:
         a->files = state->argv + state->next;
@@ -53,22 +55,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static pb_err run(int argc, char **argv)
 {
     static const char doc[] =
-        "Draws the figures that the results allow: scores, score-params, loss, token-time, "
-        "throughput, memory. Each leaves NAME.svg, NAME.png and its numbers, NAME.dat. Needs "
-        "gnuplot; PB_PLOTS may name another folder of scripts.\v"
+        "Draws the figures that the results allow: scores, forest (differences to the baseline), "
+        "ablation, score-params, learning-rate, loss, token-time, throughput, memory. Each leaves "
+        "NAME.svg, NAME.png and its numbers, NAME.dat; with --terminals tex NAME.tex and NAME.pdf "
+        "for LaTeX. Needs gnuplot; PB_PLOTS may name another folder of scripts.\v"
         "Examples:\n"
         "  pedrobench plot runs/quick --out figures\n"
         "  pedrobench plot runs/quick runs/latency --out figures --figure token-time\n"
-        "  pedrobench plot runs/quick --out figures --figure scores --metric loss\n";
+        "  pedrobench plot runs/quick --out figures --figure scores --metric loss\n"
+        "  pedrobench plot runs/quick --out figures --terminals svg,png,tex\n";
     static const struct argp_option options[] = {
         {"out", 'o', "FOLDER", 0, "Where the figures go", 0},
         {"figure", 'f', "NAME", 0, "One figure alone", 0},
         {"metric", 'm', "NAME", 0, "A metric other than each task's headline", 0},
         {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
-        {"no-png", NO_PNG, NULL, 0, "SVG only", 0},
+        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora, or the only one)",
+         0},
+        {"terminals", 't', "LIST", 0, "Kinds of files: some of svg,png,tex (default svg,png)", 0},
         {0}};
     static const struct argp argp = {options, parse, "FOLDER|FILE...", doc, NULL, NULL, NULL};
-    args a = {0};
+    args a = {.options.terminals = PB_FIGURE_DEFAULT};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     char scripts[4096];
     const char *source = NULL;
@@ -77,6 +83,8 @@ static pb_err run(int argc, char **argv)
 #endif
     PB_TRY(pb_figure_scripts(scripts, sizeof scripts, source));
     a.options.scripts = scripts;
+    if (a.terminals)
+        PB_TRY(pb_figure_terminals(&a.options.terminals, a.terminals));
     pb_records records;
     pb_summary summary;
     PB_TRY(pb_records_load(&records, (const char *const *)a.files, a.n));
@@ -85,8 +93,10 @@ static pb_err run(int argc, char **argv)
         bool drawn[16] = {false};
         err = pb_figures_draw(&summary, &a.options, drawn);
         for (size_t i = 0; !err && pb_figures[i].name; i++)
-            if (drawn[i])
-                pb_info("%s/%s.svg", a.options.folder, pb_figures[i].name);
+            for (int t = 0; drawn[i] && t < PB_TERMINALS; t++)
+                if (a.options.terminals >> t & 1)
+                    pb_info("%s/%s.%s", a.options.folder, pb_figures[i].name,
+                            pb_figure_terminal[t]);
         pb_summary_free(&summary);
     }
     pb_records_free(&records);

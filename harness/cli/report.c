@@ -111,7 +111,8 @@ static pb_err write_report(const args *a, const pb_summary *s, const pb_records 
         PB_TRY(pb_path(folder, sizeof folder, "%s/pedrobench-XXXXXX", tmp && *tmp ? tmp : "/tmp"));
         if (!mkdtemp(folder))
             return pb_fail(PB_IO, "set TMPDIR", "cannot make a folder like %s", folder);
-        pb_figure_options o = {.folder = folder, .scripts = scripts, .no_png = true};
+        pb_figure_options o = {
+            .folder = folder, .scripts = scripts, .terminals = 1u << PB_FIGURE_SVG};
         err = pb_figures_draw(s, &o, drawn);
         if (err == PB_INPUT) // nothing to draw: the tables and the run list still tell something
             err = PB_OK;
@@ -139,7 +140,8 @@ static pb_err run(int argc, char **argv)
         {"out", 'o', "FILE", 0, "The page to write", 0},
         {"title", TITLE, "TEXT", 0, "Its title", 0},
         {"metric", 'm', "NAME", 0, "A metric other than each task's headline", 0},
-        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora)", 0},
+        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora, or the only one)",
+         0},
         {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
         {"no-figures", NO_FIGURES, NULL, 0, "Tables only, without gnuplot", 0},
         {0}};

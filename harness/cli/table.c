@@ -1,5 +1,6 @@
 // `pedrobench table`: comparison and latency tables of result files.
 #include "cli/cli.h"
+#include "core/log.h"
 #include "results/table.h"
 
 #include <argp.h>
@@ -8,13 +9,13 @@
 
 typedef struct args {
     pb_summary_options options;
-    const char *format;
+    const char *format, *out, *published;
     bool latency;
     char **files;
     size_t n;
 } args;
 
-enum { RESAMPLES = 256 };
+enum { RESAMPLES = 256, PUBLISHED };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -32,6 +33,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 's':
         a->options.split = arg;
+        return 0;
+    case 'o':
+        a->out = arg;
+        return 0;
+    case PUBLISHED:
+        a->published = arg;
         return 0;
     case 'l':
         a->latency = true;
@@ -51,6 +58,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "no result file or folder was given");
         return EINVAL;
+    case ARGP_KEY_SUCCESS:
+        if (a->out && (a->format || a->latency))
+            argp_error(state, "--out writes every table in every format");
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -67,30 +78,43 @@ static pb_err run(int argc, char **argv)
         "  pedrobench table runs/quick\n"
         "  pedrobench table runs/quick --metric loss --baseline ia3\n"
         "  pedrobench table runs/quick --format markdown > table.md\n"
+        "  pedrobench table runs/quick --out tables\n"
         "  pedrobench table runs/latency --latency --format csv\n";
     static const struct argp_option options[] = {
-        {"format", 'f', "FORMAT", 0, "text (default), markdown, csv or html", 0},
+        {"format", 'f', "FORMAT", 0, "text (default), markdown, csv, latex or html", 0},
+        {"out", 'o', "FOLDER", 0, "Write every table as .txt, .md, .csv and .tex into FOLDER", 0},
         {"metric", 'm', "NAME", 0, "A metric other than each task's headline", 0},
-        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora)", 0},
+        {"baseline", 'b', "METHOD", 0, "The method to compare with (default lora, or the only one)",
+         0},
+        {"published", PUBLISHED, "FILE", 0,
+         "Figures of others to show beside the runs (paper/published/figures.json)", 0},
         {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
         {"latency", 'l', NULL, 0, "The latency table instead of the scores", 0},
         {"resamples", RESAMPLES, "N", 0, "Bootstrap resamples (default 2000)", 0},
         {0}};
     static const struct argp argp = {options, parse, "FOLDER|FILE...", doc, NULL, NULL, NULL};
-    args a = {.format = "text"};
+    args a = {0};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     pb_table_format format;
-    PB_TRY(pb_table_format_parse(&format, a.format));
+    PB_TRY(pb_table_format_parse(&format, a.format ? a.format : "text"));
     pb_records records;
     pb_summary summary;
-    PB_TRY(pb_records_load(&records, (const char *const *)a.files, a.n));
-    pb_err err = pb_summarize(&summary, &records, &a.options);
+    if (a.published)
+        PB_TRY(pb_json_load(&a.options.published, a.published));
+    pb_err err = pb_records_load(&records, (const char *const *)a.files, a.n);
     if (!err) {
-        err = a.latency ? pb_table_latency(stdout, &summary, format)
-                        : pb_table_scores(stdout, &summary, format);
-        pb_summary_free(&summary);
+        err = pb_summarize(&summary, &records, &a.options);
+        if (!err) {
+            err = a.out       ? pb_table_files(a.out, &summary)
+                  : a.latency ? pb_table_latency(stdout, &summary, format)
+                              : pb_table_scores(stdout, &summary, format);
+            pb_summary_free(&summary);
+        }
+        pb_records_free(&records);
     }
-    pb_records_free(&records);
+    json_decref(a.options.published);
+    if (!err && a.out)
+        pb_info("%s", a.out);
     return err;
 }
 

@@ -80,14 +80,79 @@ END
 
 if command -v gnuplot >/dev/null; then
     expect 0 "scores.svg" plot runs --out figures
-    for f in scores score-params loss token-time throughput memory; do
+    for f in scores forest score-params loss token-time throughput memory; do
         for end in svg png dat; do
             [ -s figures/$f.$end ] || fail "figures/$f.$end is missing"
         done
         "$PB_PYTHON" -c "import sys, xml.dom.minidom as m; m.parse('figures/$f.svg')" ||
             fail "$f.svg is not well formed"
     done
-    expect 0 "" plot runs --out "it's here" --figure memory --no-png
+    "$PB_PYTHON" - <<'END' || fail "the numbers of the figures"
+import csv
+
+rows = {(r["task"], r["label"]): r for r in csv.DictReader(open("scores.csv", newline=""))}
+
+
+def blocks(name):
+    text = open("figures/%s.dat" % name).read().split("\n\n\n")
+    return [[line.split("\t") for line in b.splitlines() if line[0] != "#"] for b in text if b]
+
+
+lines = [line for b in blocks("forest") for line in b]
+assert len(lines) == 9, len(lines)  # the baseline and the backbone alone have no line
+for line in lines:
+    want = rows[line[0], line[1]]
+    for got, key in zip(line[4:7], ("difference", "difference_lo95", "difference_hi95")):
+        assert abs(float(got) - float(want[key])) < 1e-6, (line, want)
+fronts = [b for b in blocks("score-params") if b[0][1] == "Pareto front"]
+assert len(fronts) == 3
+for task, front in zip(sorted({r[0] for r in rows}), fronts):
+    points = [(float(r["trainable"]), float(r["mean"])) for (t, _), r in rows.items()
+              if t == task and r["block"] != "reference"]
+    best = {m for x, m in points if not any(y <= x and n > m for y, n in points)}
+    assert {round(float(line[4]), 6) for line in front} == {round(m, 6) for m in best}, task
+END
+    expect 0 "scores.tex" plot runs --out figures --figure scores --terminals tex
+    grep -q 'includegraphics.*{scores}' figures/scores.tex || fail "the .tex file names its picture with a folder"
+    grep -qF 'exact match (\%)' figures/scores.tex || fail "% is not escaped for LaTeX"
+    [ -s figures/scores.pdf ] || fail "the picture of scores.tex"
+    expect 2 "unknown kind of figure \"gif\"" plot runs --out f --terminals svg,gif
+    "$PB_PYTHON" - <<'END' || exit 1
+import json
+
+import synthetic
+
+
+def put(name, run, change):
+    config, events = run
+    change(config)
+    with open(name, "w") as f:
+        for e in [synthetic.start(config)] + events[1:]:
+            f.write(json.dumps(e) + "\n")
+
+
+import os
+os.makedirs("trials")
+os.makedirs("ablation")
+for rate in (0.001, 0.01, 0.1):
+    for method in ("lora", "pedro"):
+        put("trials/%s-%g.jsonl" % (method, rate),
+            synthetic.train_run(method, "sql", 101, method == "lora" and rate == 0.1),
+            lambda c: c.update(lr=rate))
+for i, options in enumerate(({}, {"pool": "mean"}, {"act": "relu"}, {"pool": "max"})):
+    for seed in (1, 2, 3):
+        put("ablation/%d-%d.jsonl" % (i, seed), synthetic.train_run("pedro", "sql", seed),
+            lambda c: c.update(options=dict({"pool": "last", "act": "gelu"}, **options)))
+END
+    expect 0 "lora-0.1.h5" rebuild trials/*.jsonl
+    expect 0 "learning-rate.svg" plot trials --out figures --figure learning-rate --terminals svg
+    [ "$(cut -f 2,3,7,8 figures/learning-rate.dat | grep -c .)" = 7 ] || fail "six trials"
+    grep -qP 'lora\t0.1\tNaN\tNaN\tNaN\t0\t1$' figures/learning-rate.dat || fail "the trial that diverged"
+    expect 0 "" rebuild ablation/*.jsonl
+    expect 0 "ablation.svg" plot ablation --out figures --figure ablation --terminals svg
+    [ "$(cut -f 2 figures/ablation.dat | grep . | tr '\n' ' ')" = "row act=relu pool=max pool=mean " ] ||
+        fail "the variants: $(cut -f 2 figures/ablation.dat)"
+    expect 0 "" plot runs --out "it's here" --figure memory --terminals svg
     [ -s "it's here/memory.svg" ] || fail "a folder with a quote in its name"
     expect 0 "report.html" report runs --out report.html --title "<b>A & B</b>"
     "$PB_PYTHON" - <<'END' || fail "the report"
@@ -100,7 +165,7 @@ refs = re.findall(r"href=[\"']#([^\"']+)", s) + re.findall(r"url\(#([^)]+)\)", s
 assert set(refs) <= set(ids), set(refs) - set(ids)
 assert not re.search(r"<script|(src|href)=[\"'](?!#)", s), "it is not self-contained"
 assert "<b>A" not in s and "&lt;b&gt;A &amp; B" in s
-assert s.count("<figure") == 6 and "diverged" in s and "synthetic" in s
+assert s.count("<figure") == 7 and "diverged" in s and "synthetic" in s
 END
     PATH=/nonexistent "$PEDROBENCH" plot runs --out f >out 2>err && fail "plot without gnuplot"
     grep -q "install gnuplot" err || fail "plot without gnuplot says: $(cat err)"

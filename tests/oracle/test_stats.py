@@ -91,6 +91,30 @@ for n in (2, 3, 5, 20):
     d = np.subtract(a, b)
     t = d.mean() / (d.std(ddof=1) / math.sqrt(n))
     ask("paired", a + b, near([t, student_p(t, n - 1)], 1e-8))
+
+
+def simulated_power(effect, n, alpha, repeats=400000):
+    """How often paired t tests of simulated differences find the effect."""
+    lo, hi = 0.0, 1e4  # the critical value, by bisection
+    for _ in range(60):
+        t = (lo + hi) / 2
+        lo, hi = (t, hi) if student_p(t, n - 1) > alpha else (lo, t)
+    d = g.normal(effect, 1, (repeats, n))
+    t = d.mean(1) / (d.std(1, ddof=1) / math.sqrt(n))
+    return float((np.abs(t) > hi).mean())
+
+
+def rejects_80_percent(sd, n):
+    def compare(got):
+        power = simulated_power(got[0] / sd, n, 0.05)
+        assert abs(power - 0.8) < 0.004, (got, power)  # 6 standard errors
+    return compare
+
+
+for n, effect, alpha in ((2, 8, 0.05), (3, 2, 0.05), (5, 1, 0.05), (5, 3, 0.01), (20, 0.5, 0.05)):
+    ask("power", [effect, n, alpha], near(simulated_power(effect, n, alpha), 0.004))
+for n, sd in ((2, 1.0), (3, 2.5), (5, 0.1), (10, 7.0)):
+    ask("detectable", [sd, n], rejects_80_percent(sd, n))
 for n in (1, 2, 7):
     p = [r.random() ** 2 for _ in range(n)]
     ask("holm", p, near(holm(p)))

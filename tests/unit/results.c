@@ -512,6 +512,60 @@ static void summary(void **state)
     pb_records_free(&all);
 }
 
+// A run of PEDRO with options as text; NULL: without a budget.
+static void put_variant(const char *name, int seed, double accuracy, const char *options,
+                        const char *budget)
+{
+    pb_run *r;
+    json_t *config = config_of("pedro", "yesno", seed);
+    json_object_set_new(config, "options", json_loads(options, 0, NULL));
+    json_object_set_new(config, "budget", budget ? json_integer(atoi(budget)) : json_null());
+    ok(pb_run_open(&r, at(name), config, NULL, NULL, false));
+    int knob = (int)json_integer_value(json_object_get(json_object_get(config, "options"), "r"));
+    json_decref(config);
+    ok(pb_run_event(r, json_pack("{s:s, s:s, s:s, s:i, s:i}", "event", "params", "method", "pedro",
+                                 "knob", "r", "knob_value", knob, "trainable", 1000 * knob)));
+    ok(pb_run_event(r, json_pack("{s:s, s:s, s:s, s:{s:f}}", "event", "eval", "task", "yesno",
+                                 "headline", "accuracy", "metrics", "accuracy", accuracy)));
+    ok(pb_run_finish(r, PB_RUN_COMPLETE, NULL));
+}
+
+// An ablation: every variant is named by, and compared with, the one they are all made from.
+static void ablation(void **state)
+{
+    (void)state;
+    static const char *const options[] = {"{\"r\": 7, \"pooler\": \"mean\", \"act\": \"gelu\"}",
+                                          "{\"r\": 7, \"pooler\": \"last\", \"act\": \"gelu\"}",
+                                          "{\"r\": 9, \"pooler\": \"last\", \"act\": \"relu\"}"};
+    for (int i = 0; i < 3; i++)
+        for (int seed = 0; seed < 3; seed++) {
+            char name[64];
+            snprintf(name, sizeof name, "abl/%d-%d.h5", i, seed);
+            put_variant(name, seed, 0.5 + 0.1 * i + 0.01 * seed * seed, options[i], "5000");
+        }
+    put_variant("abl/r.h5", 0, 0.9, "{\"r\": 2, \"pooler\": \"last\", \"act\": \"gelu\"}", NULL);
+    pb_records all;
+    pb_summary s;
+    const char *paths[] = {at("abl")};
+    ok(pb_records_load(&all, paths, 1));
+    ok(pb_summarize(&s, &all, NULL));
+    assert_string_equal(s.baseline, "pedro");
+    assert_int_equal(s.n_rows, 4);
+    static const char *const labels[] = {"pedro r=2", "pedro r=7", "pedro r=7 pooler=mean",
+                                         "pedro r=9 act=relu"};
+    const double difference[] = {30, NAN, -10, 10};
+    for (size_t i = 0; i < 4; i++) { // the one without a budget comes last or first
+        const pb_row *row = NULL;
+        for (size_t k = 0; k < 4 && !row; k++)
+            row = strcmp(s.rows[k].label, labels[i]) ? NULL : &s.rows[k];
+        assert_non_null(row);
+        assert_true(row->is_baseline == (i == 1) && row->is_centre == (i == 1));
+        assert_true(i == 1 || fabs(row->cells[0].difference - difference[i]) < 1e-9);
+    }
+    pb_summary_free(&s);
+    pb_records_free(&all);
+}
+
 static void merge_and_folders(void **state)
 {
     (void)state;
@@ -574,12 +628,12 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),        cmocka_unit_test(refusals),
-        cmocka_unit_test(not_finite),        cmocka_unit_test(resume),
-        cmocka_unit_test(killed_writer),     cmocka_unit_test(torn_journal),
-        cmocka_unit_test(damaged_file),      cmocka_unit_test(other_schemas),
-        cmocka_unit_test(full_disk),         cmocka_unit_test(summary),
-        cmocka_unit_test(merge_and_folders),
+        cmocka_unit_test(round_trip),    cmocka_unit_test(refusals),
+        cmocka_unit_test(not_finite),    cmocka_unit_test(resume),
+        cmocka_unit_test(killed_writer), cmocka_unit_test(torn_journal),
+        cmocka_unit_test(damaged_file),  cmocka_unit_test(other_schemas),
+        cmocka_unit_test(full_disk),     cmocka_unit_test(summary),
+        cmocka_unit_test(ablation),      cmocka_unit_test(merge_and_folders),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -73,6 +73,22 @@ static void student(void **state)
     assert_true(isnan(pb_paired_t(a, b, 1, &t)));
 }
 
+static void power(void **state)
+{
+    (void)state;
+    // Without an effect the test finds one as often as its level says; with a sure one always.
+    assert_near(pb_paired_power(0, 5, 0.05), 0.05, 1e-6);
+    assert_near(pb_paired_power(0, 2, 0.01), 0.01, 1e-4);
+    assert_near(pb_paired_power(1000, 5, 0.05), 1, 1e-7);
+    assert_true(isnan(pb_paired_power(1, 1, 0.05)));
+    // G*Power 3, matched pairs, dz = 0.5, two tails: 34 pairs have this power.
+    assert_near(pb_paired_power(0.5, 34, 0.05), 0.8077775, 1e-6);
+    assert_near(pb_paired_power(pb_detectable(3, 7) / 3, 7, 0.05), 0.8, 1e-6);
+    assert_true(pb_detectable(0, 5) == 0 && isnan(pb_detectable(NAN, 5)));
+    assert_true(isnan(pb_detectable(1, 1)));
+    assert_true(pb_detectable(1, 3) > pb_detectable(1, 5));
+}
+
 static void holm(void **state)
 {
     (void)state;
@@ -173,6 +189,10 @@ static void answer(const char *what, const double *x, size_t n)
     } else if (!strcmp(what, "paired") && n && n % 2 == 0) {
         double p = pb_paired_t(x, x + n / 2, n / 2, &t);
         printf("%.17g %.17g\n", t, p);
+    } else if (!strcmp(what, "power") && n == 3) {
+        printf("%.17g\n", pb_paired_power(x[0], (size_t)x[1], x[2]));
+    } else if (!strcmp(what, "detectable") && n == 2) {
+        printf("%.17g\n", pb_detectable(x[0], (size_t)x[1]));
     } else if (!strcmp(what, "holm") && n) {
         double *out = malloc(n * sizeof *out);
         if (!pb_holm(out, x, n))
@@ -221,13 +241,10 @@ int main(int argc, char **argv)
     if (argc == 2 && !strcmp(argv[1], "--ask"))
         return ask();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(centres),
-        cmocka_unit_test(percentiles),
-        cmocka_unit_test(student),
-        cmocka_unit_test(holm),
-        cmocka_unit_test(boot_is_deterministic),
-        cmocka_unit_test(boot_covers),
-        cmocka_unit_test(pairing_helps),
+        cmocka_unit_test(centres),     cmocka_unit_test(percentiles),
+        cmocka_unit_test(student),     cmocka_unit_test(power),
+        cmocka_unit_test(holm),        cmocka_unit_test(boot_is_deterministic),
+        cmocka_unit_test(boot_covers), cmocka_unit_test(pairing_helps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
