@@ -5,7 +5,7 @@
 # Every series has its own colour, point and dash: the colours of the first are Okabe and Ito's, told
 # apart with any colour vision, and a grey print reads by the points.
 W = 690
-cd folder
+if (exists('folder')) { cd folder }
 if (term eq 'svg') {
     set terminal svg size W,H dynamic font 'DejaVu Sans,12' background '#ffffff' butt
 }
