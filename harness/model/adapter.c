@@ -302,6 +302,21 @@ pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args)
     return m->merge_input ? m->merge_input(&a->params, args) : PB_OK;
 }
 
+pb_err pb_adapter_same_shape(const pb_adapter *a, const pb_adapter *b)
+{
+    const pb_layout *x = &a->layout, *y = &b->layout;
+    if (a->method != b->method)
+        return pb_fail(PB_INPUT, NULL, "its method is %s, not %s", a->method->name,
+                       b->method->name);
+    bool same = pb_options_same_group(a->method, a->options, b->options) && x->n == y->n &&
+                a->prefix_len == b->prefix_len && a->state == b->state;
+    for (size_t i = 0; i < x->n && same; i++)
+        same = x->spec[i].layer == y->spec[i].layer && x->spec[i].id == y->spec[i].id &&
+               x->spec[i].rows == y->spec[i].rows && x->spec[i].cols == y->spec[i].cols;
+    return same ? PB_OK
+                : pb_fail(PB_INPUT, NULL, "its options or sizes are not those expected of it");
+}
+
 size_t pb_adapter_resident(const pb_adapter *a)
 {
     size_t packed = a->method->prompt_prefix ? 0

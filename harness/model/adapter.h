@@ -66,6 +66,9 @@ pb_err pb_adapter_mergeable(const pb_adapter *a);
 // Merges it into one linear, or says that its method cannot.
 pb_err pb_adapter_merge(const pb_adapter *a, const pb_merge_args *args);
 
+// Whether steps made for one can serve the other (see pb_step_seat); if not, says why.
+pb_err pb_adapter_same_shape(const pb_adapter *a, const pb_adapter *b);
+
 // Bytes that one more tenant with this adapter keeps in memory.
 size_t pb_adapter_resident(const pb_adapter *a);
 

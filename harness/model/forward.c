@@ -4,6 +4,7 @@
 // once per group and site, whatever the number of tenants in it.
 #include "model/forward.h"
 
+#include "core/clock.h"
 #include "core/threads.h"
 
 #include <math.h>
@@ -20,9 +21,11 @@ typedef struct group {
 struct pb_step {
     pb_ctx c;
     const pb_model *m;
-    pb_adapter *const *tenant;
+    pb_adapter *const *tenant; // the seats, if there are any
     size_t n_tenants;
-    size_t *group_of; // (n_tenants)
+    size_t *group_of;  // (n_tenants)
+    pb_adapter **seat; // (seats)
+    size_t *like;      // (n): groups of the tenants that showed the shapes
     size_t n_groups;
     group *groups; // by number; `all.n` is 0 when absent from the batch
     pb_step_limits limits;
@@ -80,7 +83,7 @@ static void arrange(pb_step *st)
         size_t n = 0, n_fresh = 0;
         for (size_t s = 0; s < S; s++) {
             int t = c->seg[s].tenant;
-            if (t < 0 || st->group_of[t] != g)
+            if (!params[s] || st->group_of[t] != g)
                 continue;
             mine[n++] = (uint32_t)s;
             if (starts(&c->seg[s]))
@@ -102,7 +105,7 @@ static real *saved_state(const pb_kv *kv, int slot, size_t layer)
 static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
 {
     pb_ctx *c = &st->c;
-    c->component = PB_ADAPTER;
+    pb_enter(c, PB_ADAPTER);
     for (size_t g = 0; g < st->n_groups; g++) {
         group *gr = &st->groups[g];
         if (!gr->all.n || !gr->method->prompt)
@@ -134,7 +137,7 @@ static void prompts(pb_step *st, pb_mat *before, pb_mat *after)
         }
     }
     c->sel = c->all;
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
 }
 
 #define NAME(name) "site " #name,
@@ -143,7 +146,7 @@ static const char *const site_names[] = {PB_SITES(NAME)};
 static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
 {
     pb_ctx *c = &st->c;
-    c->component = PB_ADAPTER;
+    pb_enter(c, PB_ADAPTER);
     for (size_t g = 0; g < st->n_groups; g++) {
         group *gr = &st->groups[g];
         if (!gr->all.n || !gr->method->site)
@@ -163,7 +166,7 @@ static pb_mat *at_site(pb_step *st, pb_site site, pb_mat *x, pb_mat *y)
         y = z ? z : y;
     }
     c->sel = c->all;
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     return y;
 }
 
@@ -216,11 +219,11 @@ static void fresh_prefix(pb_ctx *c, const pb_adapter *a, const pb_mat *k, const 
         return;
     }
     c->tenant = &a->params;
-    c->component = PB_ADAPTER;
+    pb_enter(c, PB_ADAPTER);
     c->method = a->method->name;
     c->hook = "prefix";
     a->method->prefix(c, a->options, pk, pv);
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     c->tenant = NULL;
 }
 
@@ -233,7 +236,7 @@ static void prompt_prefixes(pb_step *st, const group *gr, const pb_prefix **list
     size_t n = gr->method->prefix_len(gr->options), kv = pb_kv_width(g), size;
     size_t state = gr->method->state(gr->options, g);
     pb_mat *k, *v;
-    c->component = PB_ADAPTER;
+    pb_enter(c, PB_ADAPTER);
     c->sel = &gr->all;
     c->state = gr->state;
     c->method = gr->method->name;
@@ -243,7 +246,7 @@ static void prompt_prefixes(pb_step *st, const group *gr, const pb_prefix **list
         pb_wrong(c, "k and v are not (segments,%zu) both, as `prefix_len` and the backbone want",
                  n * kv);
     c->sel = c->all;
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     size = (n + PB_NR - 1) / PB_NR * PB_NR * kv;
     for (size_t i = 0; i < gr->all.n; i++) {
         size_t s = gr->all.seg[i];
@@ -329,7 +332,7 @@ static pb_mat *embed(pb_step *st, const int32_t *tokens)
     if (last && last->front) {
         const pb_adapter *a = st->tenant[last->tenant];
         c->tenant = &a->params;
-        c->component = PB_ADAPTER;
+        pb_enter(c, PB_ADAPTER);
         c->method = a->method->name;
         c->hook = "virtual_tokens";
         pb_mat *rows = a->method->virtual_tokens(c, a->options);
@@ -338,7 +341,7 @@ static pb_mat *embed(pb_step *st, const int32_t *tokens)
                      g->width);
         else
             pb_put_rows(c, x, last->row0, rows, scale);
-        c->component = PB_BACKBONE;
+        pb_enter(c, PB_BACKBONE);
         c->tenant = NULL;
     }
     return x;
@@ -536,6 +539,7 @@ static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, 
     c->dropouts = 0;
     c->component = PB_BACKBONE;
     memset(c->counts, 0, sizeof c->counts);
+    c->since = c->timed ? pb_now_ns() : 0;
     c->training = training;
     c->seed = seed;
     c->step = step;
@@ -550,7 +554,9 @@ static void begin(pb_step *st, const pb_batch *b, bool training, uint64_t seed, 
 pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, uint64_t step)
 {
     begin(s, b, training, seed, step);
-    return run(s, b);
+    pb_mat *h = run(s, b);
+    pb_enter(&s->c, PB_BACKBONE);
+    return h;
 }
 
 void pb_step_loss(pb_step *s, pb_mat *h, const int32_t *target, const real *weight, real *nll,
@@ -567,6 +573,11 @@ void pb_step_backward(pb_step *s)
 void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, real *out)
 {
     pb_logits(&s->c, out, h, &s->m->head, s->m->config.final_cap, rows, n);
+}
+
+void pb_step_time(pb_step *s)
+{
+    s->c.timed = true;
 }
 
 const pb_counts *pb_step_counts(const pb_step *s)
@@ -746,6 +757,26 @@ static pb_err set_up(pb_step *st, const pb_model *m, pb_adapter *const *tenants,
     return cache(st);
 }
 
+// From here on, segments refer to seats.
+static pb_err make_seats(pb_step *st)
+{
+    size_t n = st->limits.seats;
+    st->like = st->group_of;
+    st->seat = calloc(n, sizeof *st->seat);
+    st->group_of = calloc(n, sizeof *st->group_of);
+    if (!st->seat || !st->group_of)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu seats", n);
+    st->tenant = st->seat;
+    st->n_tenants = n;
+    return PB_OK;
+}
+
+void pb_step_seat(pb_step *s, size_t seat, pb_adapter *a, size_t like)
+{
+    s->seat[seat] = a;
+    s->group_of[seat] = a ? s->like[like] : 0;
+}
+
 // Runs the largest batch dry: afterwards the arena's peak is what a step needs.
 static pb_err measure(pb_step *st, const pb_model *m, pb_adapter *const *tenants, size_t n,
                       const pb_step_limits *limits)
@@ -775,6 +806,8 @@ pb_err pb_step_new(pb_step **out, const pb_model *m, pb_adapter *const *tenants,
         return pb_fail(PB_MEMORY, NULL, "no memory for a step");
     PB_GO(measure(st, m, tenants, n, limits));
     PB_GO(pb_arena_init(&st->arena, "step", st->arena.peak + 64));
+    if (limits->seats)
+        PB_GO(make_seats(st));
     *out = st;
 done:
     if (err)
@@ -870,6 +903,8 @@ void pb_step_free(pb_step *st)
     pb_arena_free(&st->heads);
     pb_arena_free(&st->memory);
     free(st->group_of);
+    free(st->like);
+    free(st->seat);
     free(st->groups);
     free(st);
 }

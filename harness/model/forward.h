@@ -21,6 +21,7 @@ typedef struct pb_step_limits {
     bool loss;               // loss will be computed
     size_t slots, positions; // KV cache; 0 slots: none. positions include no prefix
     bool front;              // run the virtual tokens of the one tenant, as training does
+    size_t seats;            // see pb_step_seat; 0: the tenants themselves
 } pb_step_limits;
 
 typedef struct pb_step pb_step;
@@ -44,6 +45,12 @@ void pb_step_free(pb_step *s);
 pb_err pb_step_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants, size_t n,
                     const pb_step_limits *limits);
 
+// With seats, the tenants given to pb_step_new only show which shapes there may be; segments refer
+// to seats, each of which holds an adapter, or none (the bare backbone), that may be another one in
+// the next step. An adapter must have the shape of tenant `like`: its method, options that may
+// share a group, parameters, prefix and state of the same size, which pb_adapter_same_shape tells.
+void pb_step_seat(pb_step *s, size_t seat, pb_adapter *a, size_t like);
+
 // Runs the backbone with its adapters: returns the normalised hidden states (R,C), valid until the
 // next step. `training` switches dropout on; the tape records if the limits said `train`.
 pb_mat *pb_forward(pb_step *s, const pb_batch *b, bool training, uint64_t seed, uint64_t step);
@@ -56,7 +63,9 @@ void pb_step_backward(pb_step *s);
 // Logits of some rows of the last forward: out (n,V).
 void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, real *out);
 
-// What the last step did, by component; and the sizes of its memory.
+// What the last step did, by component; and the sizes of its memory. The first makes later steps
+// measure the time of each component too: two clock readings for every site and attention.
+void pb_step_time(pb_step *s);
 const pb_counts *pb_step_counts(const pb_step *s);
 size_t pb_step_bytes(const pb_step *s);    // activations, gradients, scratch
 size_t pb_step_peak(const pb_step *s);     // what of these was used so far, at the most

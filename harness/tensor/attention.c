@@ -310,9 +310,9 @@ static double count(pb_ctx *c, const struct attention *o, double factor)
 static void attention_back(pb_ctx *c, pb_node *self)
 {
     struct attention *o = (struct attention *)self;
-    c->component = PB_ATTENTION;
+    pb_enter(c, PB_ATTENTION);
     count(c, o, 2.5);
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     size_t S = c->n_seg, KD = o->KVH * o->D;
     o->vpanels = PB_NEW(c->arena, real, (c->n_rows + PB_NR * S) * KD);
     o->vprefix = PB_NEW(c->heads, real *, S);
@@ -380,14 +380,12 @@ pb_mat *pb_attention(pb_ctx *c, pb_mat *q, pb_mat *k, pb_mat *v, size_t H, size_
         local.node = o->node;
         *o = local;
     }
-    c->component = PB_ATTENTION;
+    pb_enter(c, PB_ATTENTION);
     double work = count(c, &local, 1);
-    c->component = PB_BACKBONE;
-    if (c->dry)
-        return local.o;
-    size_t tasks = S * KVH;
+    size_t tasks = c->dry ? 0 : S * KVH;
     PB_PRAGMA(omp parallel for schedule(dynamic, 1) num_threads(c->threads) if (work > PB_PARALLEL_WORK))
     for (size_t t = 0; t < tasks; t++)
         forward_task(c, &local, t / KVH, t % KVH);
+    pb_enter(c, PB_BACKBONE);
     return local.o;
 }

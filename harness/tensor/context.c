@@ -1,5 +1,7 @@
 #include "tensor/context.h"
 
+#include "core/clock.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -168,6 +170,16 @@ void pb_backward(pb_ctx *c)
     c->tenant = NULL;
     c->parts = c->part = 0;
     c->sel = c->all;
+}
+
+void pb_enter(pb_ctx *c, pb_component component)
+{
+    if (c->timed) {
+        int64_t now = pb_now_ns();
+        c->counts[c->component].ns += now - c->since;
+        c->since = now;
+    }
+    c->component = component;
 }
 
 void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work)

@@ -79,6 +79,7 @@ typedef enum pb_component {
 typedef struct pb_counts {
     double flops, bytes; // bytes: parameters, keys and values read; activations are not counted
     size_t regions;      // parallel regions, each ends in a barrier; work of one thread is none
+    int64_t ns;          // time, of steps that are timed (pb_step_time)
 } pb_counts;
 
 typedef struct pb_ctx pb_ctx;
@@ -116,6 +117,8 @@ struct pb_ctx {
     pb_mat *state;                   // (S, n) of the current method and layer, or NULL
     pb_component component;
     pb_counts counts[PB_COMPONENTS];
+    bool timed;
+    int64_t since; // when the component was entered
     pb_node *tape;
     uint32_t dropouts; // numbers the dropout calls of a step
 
@@ -162,6 +165,9 @@ void pb_backward(pb_ctx *c);
 // Adds to the current component's counts. `regions` are parallel regions of `work` multiply-adds
 // each, counted if they are large enough to be shared out.
 void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work);
+
+// From here on, counts and time are those of another component.
+void pb_enter(pb_ctx *c, pb_component component);
 
 // Work below this many multiply-adds is done by one thread: waking the others would cost more.
 #define PB_PARALLEL_WORK 200000

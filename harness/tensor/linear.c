@@ -352,7 +352,7 @@ void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, dou
 {
     size_t C = head->in, mark = pb_mark(c->arena), block = loss_block(head->out);
     real *x = PB_NEW(c->arena, real, block * C);
-    c->component = PB_HEAD;
+    pb_enter(c, PB_HEAD);
     size_t blocks = (n + block - 1) / block;
     pb_count(c, 2.0 * (double)(n * C * head->out), (double)(blocks * pb_weight_bytes(head)), blocks,
              (double)((n < block ? n : block) * C * head->out));
@@ -361,7 +361,7 @@ void pb_logits(pb_ctx *c, real *out, const pb_mat *h, const pb_weight *head, dou
         gather(c, x, h, rows + i, m);
         head_product(c, out + i * head->out, x, head, m, (real)cap);
     }
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     pb_release(c->arena, mark);
 }
 
@@ -398,7 +398,7 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const i
         if (c->dry || target[r] >= 0)
             rows[n++] = r;
     bool grad = c->record && (h->d || head->d);
-    c->component = PB_HEAD;
+    pb_enter(c, PB_HEAD);
     size_t blocks = (n + block - 1) / block;
     pb_count(c, (grad ? 4.0 : 2.0) * (double)(n * C * V),
              (double)(blocks * (h->d && grad ? 2 : 1) * pb_weight_bytes(head)),
@@ -436,6 +436,6 @@ void pb_lm_loss(pb_ctx *c, pb_mat *h, const pb_weight *head, double cap, const i
         if (head->d)
             pb_gemm(true, false, V, C, m, 1, logits, V, x, C, 1, head->d, C, c->threads);
     }
-    c->component = PB_BACKBONE;
+    pb_enter(c, PB_BACKBONE);
     pb_release(c->arena, mark);
 }
