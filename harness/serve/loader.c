@@ -36,6 +36,17 @@ static pb_arrival get(ring *r)
     return a;
 }
 
+static pb_err load_one(pb_thread_loader *l, pb_arrival *a)
+{
+    PB_TRY(l->from.load(l->from.self, a->tenant, &a->adapter));
+    pb_err err = pb_adapter_same_shape(a->adapter, l->from.shape_of[a->tenant]);
+    if (err) {
+        pb_adapter_free(a->adapter);
+        a->adapter = NULL;
+    }
+    return err;
+}
+
 static void *serve(void *self)
 {
     pb_thread_loader *l = self;
@@ -55,7 +66,7 @@ static void *serve(void *self)
         pb_arrival a = get(&l->asked);
         pthread_mutex_unlock(&l->lock);
         a.begun = pb_now_ns();
-        pb_err err = l->from.load(l->from.self, a.tenant, &a.adapter);
+        pb_err err = load_one(l, &a);
         a.failed = err != PB_OK;
         a.ready = pb_now_ns();
         pthread_mutex_lock(&l->lock);

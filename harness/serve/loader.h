@@ -9,6 +9,8 @@
 typedef struct pb_adapter_source {
     void *self;
     pb_err (*load)(void *self, size_t tenant, pb_adapter **out);
+    // (tenants): an adapter of the shape that its own must have (pb_step_seat); others are refused.
+    pb_adapter *const *shape_of;
 } pb_adapter_source;
 
 typedef struct pb_thread_loader pb_thread_loader;

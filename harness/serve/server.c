@@ -243,7 +243,7 @@ static void admit(pb_server *s)
     bool fetch = true, room = true;
     size_t seen = 0;
     pb_request *before = NULL, *next;
-    for (pb_request *r = s->head; r && seen < s->limits.slots && (room || fetch); r = next, seen++) {
+    for (pb_request *r = s->head; r && seen++ < s->limits.slots && (room || fetch); r = next) {
         next = r->next;
         pb_place place = adapter_of(s, r, &fetch);
         bool out = place == PB_BROKEN;

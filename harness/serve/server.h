@@ -7,8 +7,8 @@
 // except those of methods that read them as a whole: these wait until they fit, and the oldest
 // prompt always goes on, even if it exceeds the budget.
 //
-// If there is no room for the adapter of one request, those behind it bring in none either: it would
-// never get its turn. The same with slots.
+// If there is no room for the adapter of one request, those behind it bring in none either: it
+// would never get its turn. The same with slots.
 //
 // What a step does is behind pb_engine: a model, or a simulation of its time.
 #ifndef PB_SERVE_SERVER_H
@@ -77,19 +77,19 @@ typedef struct pb_beam {
 typedef struct pb_lane {
     pb_request *request; // NULL: free
     size_t number;
-    size_t pos;      // tokens of the sequence that are in the cache
-    size_t *slot;    // (n_slots)
-    size_t n_slots;  // one for each beam that there may be
-    pb_beam *open;   // (n), the engine's: what a step of decoding feeds; one until the prompt is done
+    size_t pos;     // tokens of the sequence that are in the cache
+    size_t *slot;   // (n_slots)
+    size_t n_slots; // one for each beam that there may be
+    pb_beam *open; // (n), the engine's: what a step of decoding feeds; one until the prompt is done
     size_t n;
-    bool whole;      // the prompt may not be cut
-    void *search;    // of the engine
+    bool whole;   // the prompt may not be cut
+    void *search; // of the engine
 } pb_lane;
 
 // One step, and what its cost depends on.
 typedef struct pb_work {
     pb_batch batch;
-    const size_t *rows; // (n_out): those whose logits are wanted
+    const size_t *rows;            // (n_out): those whose logits are wanted
     size_t n_out, prefill, decode; // rows: of prompts, of beams
     size_t tenants;                // different adapters
     size_t adapter_bytes;          // of these

@@ -6,8 +6,7 @@
 
 pb_err pb_store_init(pb_store *s, size_t n, size_t limit, const pb_loader *loader)
 {
-    *s = (pb_store){
-        .n = n, .limit = limit, .loader = loader, .newest = NOBODY, .oldest = NOBODY};
+    *s = (pb_store){.n = n, .limit = limit, .loader = loader, .newest = NOBODY, .oldest = NOBODY};
     s->tenant = calloc(n + 1, sizeof *s->tenant);
     return s->tenant ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", n);
 }

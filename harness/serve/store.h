@@ -43,9 +43,9 @@ typedef struct pb_tenant {
 } pb_tenant;
 
 typedef struct pb_store {
-    pb_tenant *tenant; // (n)
-    size_t n, limit;   // limit: bytes
-    const pb_loader *loader; // NULL: everything is there from the beginning
+    pb_tenant *tenant;         // (n)
+    size_t n, limit;           // limit: bytes
+    const pb_loader *loader;   // NULL: everything is there from the beginning
     size_t used, pinned, peak; // bytes
     size_t loads, evictions, failures;
     uint32_t newest, oldest; // may leave; UINT32_MAX: none

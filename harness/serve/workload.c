@@ -184,8 +184,8 @@ static pb_err read_line(pb_due *d, const char *line, size_t tenants, int64_t bef
         if (v[i] != floor(v[i]) || v[i] < (i > 1) || v[i] > 1 << 30)
             return pb_fail(PB_INPUT, head, "%g is no number of a tenant or of tokens", v[i]);
     if (v[1] >= (double)tenants)
-        return pb_fail(PB_INPUT, "tenants are numbered from 0", "unknown tenant %.0f, there are %zu",
-                       v[1], tenants);
+        return pb_fail(PB_INPUT, "tenants are numbered from 0",
+                       "unknown tenant %.0f, there are %zu", v[1], tenants);
     *d = (pb_due){(int64_t)(v[0] * 1e9), (uint32_t)v[1], (uint32_t)v[2], (uint32_t)v[3]};
     return d->at >= before ? PB_OK : pb_fail(PB_INPUT, "sort it", "its time is before the last");
 }

@@ -1,5 +1,6 @@
-// Workloads: when which tenant's request comes, how long its prompt is and how many tokens it wants.
-// The whole schedule is drawn before a run, from a seed, and times of requests count from it.
+// Workloads: when which tenant's request comes, how long its prompt is and how many tokens it
+// wants. The whole schedule is drawn before a run, from a seed, and times of requests count from
+// it.
 //
 // Open loop: gaps between requests are Gamma distributed with the mean 1 / rate and the coefficient
 // of variation `cv` (0: even, 1: Poisson, more: bursts). A ramp goes linearly from `rate` to
@@ -24,8 +25,8 @@ typedef enum pb_popularity {
 } pb_popularity;
 
 typedef enum pb_length_kind {
-    PB_FIXED,   // a
-    PB_BETWEEN, // uniform on a..b
+    PB_FIXED,     // a
+    PB_BETWEEN,   // uniform on a..b
     PB_LOGNORMAL, // median a, sigma b of the logarithm, at least 1, at most c
     PB_FROM_DATA  // those of an example, prompt and response of the same one
 } pb_length_kind;

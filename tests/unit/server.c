@@ -1,6 +1,7 @@
 // The server: what a request gets does not depend on what runs beside it, on how prompts are cut,
 // or on whether its adapter had to be loaded. Tenants of every method come from folders, through a
 // store that holds a few of them.
+#include "core/clock.h"
 #include "serve/decode.h"
 #include "serve/loader.h"
 
@@ -94,6 +95,7 @@ static pb_err load(void *self, size_t tenant, pb_adapter **out)
 
 // A server with a store of its own.
 typedef struct rig {
+    pb_adapter *shape_of[MOST_TENANTS];
     pb_thread_loader *loader;
     pb_store store;
     pb_model_engine *engine;
@@ -105,7 +107,10 @@ static const pb_server_limits limits = {
 
 static void rig_up(rig *g, const pb_server_limits *l, size_t memory)
 {
-    OK(pb_thread_loader_new(&g->loader, EACH * n_shapes, &(pb_adapter_source){NULL, load}));
+    for (size_t t = 0; t < EACH * n_shapes; t++)
+        g->shape_of[t] = shapes[t / EACH];
+    OK(pb_thread_loader_new(&g->loader, EACH * n_shapes,
+                            &(pb_adapter_source){NULL, load, g->shape_of}));
     OK(pb_store_init(&g->store, EACH * n_shapes, memory, pb_thread_loader_get(g->loader)));
     for (size_t t = 0; t < EACH * n_shapes; t++)
         g->store.tenant[t] = (pb_tenant){.bytes = pb_adapter_resident(shapes[t / EACH]),
@@ -151,9 +156,10 @@ static void check_alone(const pb_request *q)
     OK(pb_decode(d, &r, 1, NULL, NULL));
     if (r.n_out != q->n_out || memcmp(out, q->out, r.n_out * sizeof *out) || r.score != q->score ||
         r.ended != q->ended)
-        fail_msg("a request of tenant %d (%s), %zu + %zu tokens, %zu beams: other tokens than alone",
-                 q->tenant, a ? a->method->name : "none", q->n_prompt, q->max_new,
-                 q->how ? q->how->beam : 1);
+        fail_msg(
+            "a request of tenant %d (%s), %zu + %zu tokens, %zu beams: other tokens than alone",
+            q->tenant, a ? a->method->name : "none", q->n_prompt, q->max_new,
+            q->how ? q->how->beam : 1);
     pb_decoder_free(d);
     pb_adapter_free(a);
 }
@@ -271,28 +277,64 @@ static void test_refusals(void **state)
     rig_down(&g);
 }
 
-// A folder that is gone stops its own tenant's requests only.
+// A folder that is gone, or that holds another tenant's kind of adapter, stops its own tenant's
+// requests only.
 static void test_broken_folder(void **state)
+{
+    (void)state;
+    char kept[400];
+    memcpy(kept, folders[1], sizeof kept);
+    for (int k = 0; k < 2; k++) {
+        rig g;
+        pb_request r[REQUESTS];
+        snprintf(folders[1], sizeof folders[1], k ? "%s/tenant4" : "%s/nothing", tiny_folder);
+        rig_up(&g, &limits, 3 * largest);
+        make_requests(r);
+        for (size_t i = 0; i < 9; i++) {
+            r[i].tenant = (int)(i % 3);
+            OK(pb_server_submit(g.server, &r[i]));
+        }
+        serve_all(&g);
+        for (size_t i = 0; i < 9; i++)
+            assert_int_equal(r[i].outcome, i % 3 == 1 ? PB_NO_ADAPTER : PB_SERVED);
+        const char *says = pb_thread_loader_error(g.loader);
+        assert_non_null(strstr(says, "tenant 1: "));
+        assert_int_equal(strstr(says, "its method is") != NULL, k == 1);
+        assert_int_equal(g.store.pinned, 0);
+        rig_down(&g);
+    }
+    memcpy(folders[1], kept, sizeof kept);
+}
+
+// The components' times are parts of a step's.
+static void test_times(void **state)
 {
     (void)state;
     rig g;
     pb_request r[REQUESTS];
-    char kept[400];
-    memcpy(kept, folders[1], sizeof kept);
-    snprintf(folders[1], sizeof folders[1], "%s/nothing", tiny_folder);
-    rig_up(&g, &limits, 3 * largest);
+    rig_up(&g, &limits, SIZE_MAX);
+    pb_step *st = pb_model_engine_step(g.engine);
     make_requests(r);
-    for (size_t i = 0; i < 9; i++) {
-        r[i].tenant = (int)(i % 3);
-        OK(pb_server_submit(g.server, &r[i]));
-    }
+    OK(pb_server_submit(g.server, &r[0]));
     serve_all(&g);
-    for (size_t i = 0; i < 9; i++)
-        assert_int_equal(r[i].outcome, i % 3 == 1 ? PB_NO_ADAPTER : PB_SERVED);
-    assert_non_null(strstr(pb_thread_loader_error(g.loader), "tenant 1: "));
-    assert_int_equal(g.store.pinned, 0);
+    for (int c = 0; c < PB_COMPONENTS; c++)
+        assert_true(pb_step_counts(st)[c].ns == 0); // not asked for
+    pb_step_time(st);
+    r[0].tenant = 0;
+    OK(pb_server_submit(g.server, &r[0]));
+    int64_t begin = pb_now_ns(), sum = 0;
+    while (!pb_server_step(g.server)) {
+        pause_a_little();
+        begin = pb_now_ns();
+    }
+    int64_t whole = pb_now_ns() - begin;
+    for (int c = 0; c < PB_COMPONENTS; c++) {
+        assert_true(pb_step_counts(st)[c].ns > 0);
+        sum += pb_step_counts(st)[c].ns;
+    }
+    assert_true(sum <= whole);
+    serve_all(&g);
     rig_down(&g);
-    memcpy(folders[1], kept, sizeof kept);
 }
 
 // Requests that come, are cut, decode and leave take no memory.
@@ -320,7 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_served_as_alone), cmocka_unit_test(test_stop_sequences),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_broken_folder),
-        cmocka_unit_test(test_no_allocation)};
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_broken_folder),
+        cmocka_unit_test(test_times),           cmocka_unit_test(test_no_allocation)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
