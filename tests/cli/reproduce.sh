@@ -69,6 +69,27 @@ SWEEP=1 exits 1 "$copy/paper/reproduce"
 prints '^a table'
 says 'not all runs completed'
 
+printf '{\n "doc": "Large. Needs --data. Hours.",\n "tasks": {}\n}\n' >"$copy/paper/large.json"
+printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/pdflatex"
+chmod +x "$tmp/bin/pdflatex"
+mkdir "$copy/paper/article"
+exits 0 "$copy/paper/reproduce" --list
+prints '^ +Large. Needs --data'
+ok "all tables are listed" test "$(grep -c '^[a-z]' "$tmp/out")" = 3
+exits 1 "$copy/paper/reproduce" --all --quiet
+says '^large is left out'
+says 'these failed: article$'
+prints '^Tables +.*/runs/quick/tables$'
+ok "a table that lacks its data is not begun" [ ! -e "$copy/runs/large" ]
+sed -i 's/exit 1/exit 0/' "$tmp/bin/pdflatex"
+exits 0 "$copy/paper/reproduce" --all --data "$tmp"
+says "sweep paper/large.json --out runs/large --data $tmp$"
+prints '^Article +.*/runs/article/article.pdf$'
+exits 2 "$copy/paper/reproduce" --all quick
+MISSING=texlive-latex-base exits 1 "$copy/paper/reproduce" --no-install article
+says 'missing packages: texlive-latex-base$'
+rm "$copy/paper/large.json"
+
 SWEEP=130 exits 130 "$copy/paper/reproduce"
 says '^Interrupted; run paper/reproduce again to continue.$'
 set -m # a process group of its own, as from a terminal

@@ -98,6 +98,18 @@ if command -v pdflatex >/dev/null; then
         echo '\end{document}'
     } >page.tex
     ok "LaTeX takes them" pdflatex -interaction=nonstopmode -halt-on-error page.tex >page.out
+    # The article, of which there is one table and one figure.
+    mkdir -p copy/paper copy/runs/article
+    cp -r "$PB_SOURCE/paper/article" copy/paper
+    exits 0 "$PEDROBENCH" table runs --resamples 100 --out copy/runs/main/tables
+    if command -v gnuplot >/dev/null; then
+        exits 0 "$PEDROBENCH" plot runs --figure forest --terminals tex --out copy/runs/main/figures
+    fi
+    (cd copy/paper/article &&
+        pdflatex -interaction=nonstopmode -halt-on-error -output-directory=../../runs/article article.tex) >article.out
+    ok "the article is set without results" [ -s copy/runs/article/article.pdf ]
+    ok "with the table there is" grep -qF 'runs/main/tables/overview.tex' article.out
+    ok "and not the others" bash -c '! grep -F "runs/budgets" article.out'
 else
     echo "no LaTeX: the tables were not set"
 fi
@@ -119,4 +131,8 @@ exits 0 "$PEDROBENCH" table runs --published "$PB_SOURCE/paper/published/figures
 exits 2 "$PEDROBENCH" table runs --out x --format csv
 says 'every table in every format'
 refuses 1 table runs --out /dev/null/x
+
+for file in "$PB_SOURCE"/paper/*.json; do
+    exits 0 "$PEDROBENCH" sweep "$file" --out dry --dry-run --model "$PB_SOURCE/paper/backbone-bytes"
+done
 finish
