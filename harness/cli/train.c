@@ -257,7 +257,7 @@ static pb_err run(int argc, char **argv)
                label, r.metric->name, r.metric->digits, r.metric->scale * r.score,
                *r.metric->unit ? " " : "", r.metric->unit, r.loss, r.trainable, r.seconds, a.out);
     else if (!err)
-        err = pb_fail(r.status == PB_RUN_DIVERGED ? PB_DIVERGED : PB_INPUT,
+        err = pb_fail(r.error,
                       *r.hint ? r.hint : "the result file records it; `pedrobench table` counts it",
                       "the run %s: %s", pb_run_status_name(r.status), r.why);
     pb_cache_free(&cache);

@@ -152,7 +152,7 @@ class Session:
     """A model, a context for `sequences` sequences of `positions`, and adapters."""
 
     def __init__(self, library, model, sequences, positions, batch, threads):
-        self.library, self.lib = library, library.lib
+        self.api, self.lib = library, library.lib
         lib = self.lib
         self.model = library.check(
             lib.llama_model_load_from_file(model.encode(), lib.llama_model_default_params()),
@@ -169,7 +169,7 @@ class Session:
         self.adapters = []
 
     def add_adapter(self, path):
-        self.adapters.append(self.library.check(
+        self.adapters.append(self.api.check(
             self.lib.llama_adapter_lora_init(self.model, path.encode()), "open the adapter"))
 
     def switch(self, i):
@@ -199,7 +199,7 @@ class Session:
         failed = self.lib.llama_decode(self.context, batch)
         if failed:
             raise RuntimeError("llama_decode returns %d: %s"
-                               % (failed, "".join(self.library.words[-3:])))
+                               % (failed, "".join(self.api.words[-3:])))
 
     def forget(self, sequence, pos0):
         """Takes what was decoded from pos0 on out of the cache."""

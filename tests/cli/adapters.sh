@@ -131,7 +131,7 @@ refuses 1 train --model "$model" --adapter "$a" --method ia3 "${few[@]}" --out "
 says 'is of method lora, not ia3'
 refuses 1 train --model "$model" --adapter "$a" --budget 1% "${few[@]}" --out "$tmp/x.h5"
 says 'has its size'
-refuses 1 train --model "$model" --adapter "$a" --set rank=3 "${few[@]}" --out "$tmp/x.h5"
+refuses 2 train --model "$model" --adapter "$a" --set rank=3 "${few[@]}" --out "$tmp/x.h5"
 says 'change the parameters'
 refuses 2 convert "$a" "$tmp/no"
 says '^hint: name the model with --base'

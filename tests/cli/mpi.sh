@@ -69,7 +69,7 @@ says_once() { # PATTERN: among what mpirun says itself
     ok "one message: $1" [ "$(grep -c -e '^pedrobench\|: pedrobench ' err)" -eq 1 ]
     says "$1"
 }
-exits 1 mpirun -n 2 "${train[@]}" --method lora --accumulate 1 --out no.h5
+exits 2 mpirun -n 2 "${train[@]}" --method lora --accumulate 1 --out no.h5
 says_once '2 processes for 1 batch a step'
 exits 2 mpirun -n 2 "${train[@]}" --method lora --task nothing --out no.h5
 says_once 'nothing'

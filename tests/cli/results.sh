@@ -114,7 +114,7 @@ for task, front in zip(sorted({r[0] for r in rows}), fronts):
 END
     expect 0 "scores.tex" plot runs --out figures --figure scores --terminals tex
     grep -q 'includegraphics.*{scores}' figures/scores.tex || fail "the .tex file names its picture with a folder"
-    grep -qF '(\%)' figures/scores.tex || fail "% is not escaped for LaTeX"
+    grep -qF $'exact\xc2\xa0match\xc2\xa0(\\%)' figures/scores.tex || fail "% is not escaped for LaTeX"
     [ -s figures/scores.pdf ] || fail "the picture of scores.tex"
     expect 2 "unknown kind of figure \"gif\"" plot runs --out f --terminals svg,gif
     "$PB_PYTHON" - <<'END' || exit 1

@@ -693,7 +693,8 @@ static pb_err prepare(experiment *e, const json_t *config, pb_cache *cache,
     return PB_OK;
 }
 
-// What a run ends with when the error is its own, and not the machine's or the user's.
+// What a run ends with when the error is its own, and not the machine's: another try would end
+// alike.
 static bool is_result(pb_err err, pb_run_status *status)
 {
     *status = err == PB_DIVERGED ? PB_RUN_DIVERGED : PB_RUN_FAILED;
@@ -749,6 +750,7 @@ pb_err pb_experiment_run(pb_experiment_result *out, const json_t *config, const 
     err = cannot ? cannot : work(&e, out, h5, args, cache->model);
     if (err && is_result(err, &status)) {
         out->status = status;
+        out->error = cannot ? PB_INPUT : err; // no such adapter: the budget and the model disagree
         if (!cannot) {
             snprintf(out->why, sizeof out->why, "%s", pb_error_message());
             snprintf(out->hint, sizeof out->hint, "%s", pb_error_hint());

@@ -33,9 +33,10 @@ typedef struct pb_experiment_args {
 } pb_experiment_args;
 
 typedef struct pb_experiment_result {
-    bool skipped;             // it was complete already
-    pb_run_status status;     // complete, diverged or failed
-    char why[512], hint[256]; // of a run that is not complete
+    bool skipped;         // it was complete already
+    pb_run_status status; // complete, diverged or failed
+    pb_err error;         // of a run that is not complete
+    char why[512], hint[256];
     const pb_measure *metric; // the headline; NULL when there is no score
     double score, loss, seconds;
     size_t trainable;

@@ -31,8 +31,8 @@ static pb_err train(pb_sweep *s, pb_sweep_run *r, const char *h5)
     pb_experiment_args args = {s->data, s->label, 200, r->stage == PB_STAGE_TEST};
     PB_TRY(pb_experiment_run(&result, r->config, h5, &s->cache, &args));
     if (result.status != PB_RUN_COMPLETE)
-        return pb_fail(result.status == PB_RUN_DIVERGED ? PB_DIVERGED : PB_INPUT, result.hint,
-                       "%s: %s", pb_run_status_name(result.status), result.why);
+        return pb_fail(result.error, result.hint, "%s: %s", pb_run_status_name(result.status),
+                       result.why);
     say(s->label, &result);
     return PB_OK;
 }
