@@ -493,13 +493,14 @@ static int by_size(const void *pa, const void *pb)
     return a->x != b->x ? (a->x > b->x) - (a->x < b->x) : (a->row > b->row) - (a->row < b->row);
 }
 
-// Moves sorted points apart until neighbours have the distance `gap`, as little as possible in the
-// least-squares sense: isotonic regression of x - i gap by pooling adjacent violators.
-static void set_apart(spot *v, size_t n, double gap)
+// Moves sorted points apart towards a distance of `gap` between neighbours, as little as possible
+// in the least-squares sense (isotonic regression of x - i gap by pooling adjacent violators), and
+// none by more than `most`: beyond it, points rather overlap than stand at a wrong size.
+static void set_apart(spot *v, size_t n, double gap, double most)
 {
-    double *mean = calloc(n + 1, sizeof *mean);
+    double *mean = calloc(n + 1, sizeof *mean), *moved = calloc(n + 1, sizeof *moved), far = 0;
     size_t *count = calloc(n + 1, sizeof *count), pools = 0, at = 0;
-    for (size_t i = 0; mean && count && i < n; i++) {
+    for (size_t i = 0; mean && moved && count && i < n; i++) {
         mean[pools] = v[i].x - gap * (double)i;
         count[pools++] = 1;
         for (; pools > 1 && mean[pools - 2] > mean[pools - 1]; pools--) {
@@ -509,9 +510,14 @@ static void set_apart(spot *v, size_t n, double gap)
         }
     }
     for (size_t k = 0; k < pools; k++)
-        for (size_t i = 0; i < count[k]; i++, at++)
-            v[at].x = mean[k] + gap * (double)at;
+        for (size_t i = 0; i < count[k]; i++, at++) {
+            moved[at] = mean[k] + gap * (double)at - v[at].x;
+            far = fmax(far, fabs(moved[at]));
+        }
+    for (size_t i = 0; i < at; i++)
+        v[i].x += moved[i] * (far > most ? most / far : 1);
     free(mean);
+    free(moved);
     free(count);
 }
 
@@ -554,7 +560,7 @@ static bool score_params(sheet *s, const pb_summary *m)
     qsort(v, n_spots, sizeof *v, by_size);
     double span = fmax(v[n_spots - 1].x - v[0].x, log10(2));
     double gap = fmin(span / 20, 1.1 * span / (double)n_spots);
-    set_apart(v, n_spots, gap);
+    set_apart(v, n_spots, gap, log10(1.05));
     double lo = pow(10, v[0].x - 2 * gap), hi = pow(10, v[n_spots - 1].x + 2 * gap);
     value_header(s->dat, "\tdrawn_at");
     for (size_t t = 0; t < m->n_tasks; t++) {

@@ -104,6 +104,10 @@ for line in lines:
     want = rows[line[0], line[1]]
     for got, key in zip(line[4:7], ("difference", "difference_lo95", "difference_hi95")):
         assert abs(float(got) - float(want[key])) < 1e-6, (line, want)
+for line in (line for b in blocks("score-params") for line in b if line[7] != "NaN"):
+    # Set apart from others of like size, but at its size; the front's last corner has none.
+    size, drawn = float(line[3]), float(line[7])
+    assert not abs(drawn / size - 1) > 0.0501, line
 fronts = [b for b in blocks("score-params") if b[0][1] == "Pareto front"]
 assert len(fronts) == 3
 for task, front in zip(sorted({r[0] for r in rows}), fronts):
