@@ -12,6 +12,14 @@ static inline int64_t pb_now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+// `until` on that clock, but not later than in a tenth of a second: who waits looks at signals
+// then.
+static inline struct timespec pb_until(int64_t until)
+{
+    int64_t soon = pb_now_ns() + 100000000, at = until < soon ? until : soon;
+    return (struct timespec){(time_t)(at / 1000000000), (long)(at % 1000000000)};
+}
+
 static inline double pb_now(void)
 {
     return (double)pb_now_ns() * 1e-9;

@@ -314,6 +314,17 @@ static int64_t now(void *self)
     return pb_now_ns();
 }
 
+static void wait(void *self, int64_t until)
+{
+    const pb_model_engine *e = self;
+    if (e->store && e->store->coming) {
+        e->store->loader->wait(e->store->loader->self, until);
+        return;
+    }
+    struct timespec t = pb_until(until);
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
 pb_err pb_model_engine_new(pb_model_engine **out, const pb_model *m, pb_adapter *const *shapes,
                            size_t n, const pb_store *store, const pb_server_limits *l, size_t whole)
 {
@@ -322,7 +333,7 @@ pb_err pb_model_engine_new(pb_model_engine **out, const pb_model *m, pb_adapter 
     pb_model_engine *e = *out = calloc(1, sizeof *e);
     if (!e)
         return pb_fail(PB_MEMORY, NULL, "no memory for an engine");
-    e->face = (pb_engine){e, begin, run, advance, now};
+    e->face = (pb_engine){e, begin, run, advance, now, wait};
     e->m = m;
     e->store = store;
     e->limits = *l;

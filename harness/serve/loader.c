@@ -17,7 +17,7 @@ struct pb_thread_loader {
     pb_adapter_source from;
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t work;
+    pthread_cond_t work, news; // to do; in `come`
     bool started, stop;
     ring asked, come, left; // left: adapters to be freed
     char error[512];
@@ -73,6 +73,7 @@ static void *serve(void *self)
         if (err && !*l->error)
             snprintf(l->error, sizeof l->error, "tenant %zu: %s", a.tenant, pb_error_message());
         put(&l->come, a);
+        pthread_cond_signal(&l->news);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -107,16 +108,31 @@ static void drop(void *self, pb_adapter *a)
     pthread_mutex_unlock(&l->lock);
 }
 
+static void wait(void *self, int64_t until)
+{
+    pb_thread_loader *l = self;
+    struct timespec t = pb_until(until);
+    pthread_mutex_lock(&l->lock);
+    while (!l->come.n && !pthread_cond_timedwait(&l->news, &l->lock, &t))
+        ;
+    pthread_mutex_unlock(&l->lock);
+}
+
 pb_err pb_thread_loader_new(pb_thread_loader **out, size_t tenants, const pb_adapter_source *from)
 {
     pb_err err = PB_OK;
     pb_thread_loader *l = *out = calloc(1, sizeof *l);
     if (!l)
         return pb_fail(PB_MEMORY, NULL, "no memory for a loader");
-    l->face = (pb_loader){l, load, arrived, drop};
+    l->face = (pb_loader){l, load, arrived, drop, wait};
     l->from = *from;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->news, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     // What left is freed before anything is loaded, so that a tenant is in each queue at most once.
     ring *rings[] = {&l->asked, &l->come, &l->left};
     for (size_t i = 0; i < 3 && !err; i++) {
@@ -149,6 +165,7 @@ void pb_thread_loader_free(pb_thread_loader *l)
     while (l->come.n)
         pb_adapter_free(get(&l->come).adapter);
     pthread_cond_destroy(&l->work);
+    pthread_cond_destroy(&l->news);
     pthread_mutex_destroy(&l->lock);
     free(l->asked.v);
     free(l->come.v);

@@ -104,6 +104,8 @@ typedef struct pb_engine {
     // beam (after the prompt: one). Sets the beams to go on with. Returns whether it is done.
     bool (*advance)(void *self, pb_lane *l, size_t first);
     int64_t (*now)(void *self);
+    // Returns when the clock shows `until`, or an adapter has come in; earlier is no mistake.
+    void (*wait)(void *self, int64_t until);
 } pb_engine;
 
 typedef struct pb_server_limits {

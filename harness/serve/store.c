@@ -91,6 +91,7 @@ bool pb_store_pin(pb_store *s, size_t tenant)
             take(s, t->bytes);
             t->place = PB_LOADING;
             s->loads++;
+            s->coming++;
             s->loader->load(s->loader->self, tenant);
         }
         s->pinned += t->bytes;
@@ -113,6 +114,7 @@ void pb_store_poll(pb_store *s)
     pb_arrival a;
     while (s->loader && s->loader->arrived(s->loader->self, &a)) {
         pb_tenant *t = &s->tenant[a.tenant];
+        s->coming--;
         t->adapter = a.adapter;
         t->place = a.failed ? PB_BROKEN : PB_READY;
         if (a.failed) { // it takes no room, and is not tried again

@@ -28,6 +28,9 @@ typedef struct pb_loader {
     void (*load)(void *self, size_t tenant); // begins to; never more than one per tenant at a time
     bool (*arrived)(void *self, pb_arrival *out); // the next that has come in, if any
     void (*drop)(void *self, pb_adapter *a);      // takes it over, to be freed
+    // Returns when something has come in, at `until` of pb_now_ns, or after a moment, in which
+    // signals are looked at. A simulation, whose engine has the clock, does not need it.
+    void (*wait)(void *self, int64_t until);
 } pb_loader;
 
 typedef struct pb_tenant {
@@ -48,6 +51,7 @@ typedef struct pb_store {
     const pb_loader *loader;   // NULL: everything is there from the beginning
     size_t used, pinned, peak; // bytes
     size_t loads, evictions, failures;
+    size_t coming;           // adapters on their way
     uint32_t newest, oldest; // may leave; UINT32_MAX: none
     // May be NULL: called when an adapter has come in.
     void (*on_arrival)(void *self, const pb_arrival *a);
