@@ -10,10 +10,12 @@
 //   /eval/TASK   (TASK:SPLIT when the split is not "test") attributes task, split, headline,
 //                higher_is_better; metrics: attributes; per_example/NAME; outputs
 //   /latency/SCENARIO     attributes; samples (ns)
+//   /serve       attributes; requests, steps, loads, tokens: a dataset per column (serving.h)
 //   /notes       attributes
 #include "results/journal.h"
 
 #include "results/h5.h"
+#include "results/serving.h"
 #include "tasks/metrics/metrics.h"
 #include <hdf5_hl.h>
 #include <math.h>
@@ -289,6 +291,40 @@ done:
     return err;
 }
 
+static pb_err write_columns(hid_t g, const json_t *columns, const pb_serving_table *t)
+{
+    pb_err err = PB_OK;
+    size_t n = json_array_size(json_object_get(columns, t->columns[0].name));
+    int64_t *v = malloc((n + 1) * sizeof *v);
+    if (!v)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu rows", n);
+    for (size_t i = 0; i < t->n_columns && !err; i++) {
+        const pb_serving_column *c = &t->columns[i];
+        const json_t *list = json_object_get(columns, c->name);
+        for (size_t k = 0; k < n; k++)
+            v[k] = json_integer_value(json_array_get(list, k));
+        err = pb_h5_data_int(NULL, g, c->name, v, n, c->units);
+    }
+    free(v);
+    return err;
+}
+
+static pb_err write_serve(hid_t f, const json_t *e)
+{
+    PB_TRY(write_object(f, "serve", json_object_get(e, "about")));
+    for (size_t k = 0; k < PB_SERVING_TABLES; k++) {
+        const pb_serving_table *t = &pb_serving_tables[k];
+        char path[64];
+        hid_t g;
+        PB_TRY(pb_path(path, sizeof path, "serve/%s", t->name));
+        PB_TRY(pb_h5_group(&g, f, path));
+        pb_err err = write_columns(g, json_object_get(e, t->name), t);
+        H5Gclose(g);
+        PB_TRY(err);
+    }
+    return PB_OK;
+}
+
 static pb_err write_notes(hid_t f, const json_t *notes)
 {
     static const char *const except[] = {NULL};
@@ -322,6 +358,8 @@ pb_err pb_journal_build(const pb_journal *j, const char *h5_path)
         PB_GO(write_curve(f, "train/valid", &j->valid, valid_columns));
     json_object_foreach(j->evals, key, v) PB_GO(write_eval(f, key, v));
     json_object_foreach(j->latencies, key, v) PB_GO(write_latency(f, key, v));
+    if (j->serve)
+        PB_GO(write_serve(f, j->serve));
     if (json_array_size(j->notes))
         PB_GO(write_notes(f, j->notes));
     PB_GO(pb_h5_save(f, h5_path, PB_RUN_SCHEMA, PB_RUN_SCHEMA_VERSION));

@@ -1,6 +1,7 @@
 #include "results/journal.h"
 
 #include "core/file.h"
+#include "results/serving.h"
 #include "tasks/metrics/metrics.h"
 #include <math.h>
 #include <stdio.h>
@@ -63,6 +64,13 @@ static const event_type types[] = {
     {"latency",
      false,
      {{"scenario", STRING, true}, {"attrs", OBJECT, false}, {"samples_ns", ARRAY, true}}},
+    {"serve",
+     false,
+     {{"about", OBJECT, true},
+      {"requests", OBJECT, true},
+      {"steps", OBJECT, true},
+      {"loads", OBJECT, true},
+      {"tokens", OBJECT, true}}},
     {"note", true, {{NULL, STRING, false}}},
     {"resume", false, {{"step", NATURAL, true}}},
     {"end",
@@ -275,6 +283,8 @@ static pb_err check(pb_journal_state *s, const json_t *e, const char *name)
         PB_TRY(check_eval(e));
     } else if (!strcmp(name, "latency")) {
         PB_TRY(check_latency(e));
+    } else if (!strcmp(name, "serve")) {
+        PB_TRY(pb_serving_check(e));
     } else if (!strcmp(name, "params")) {
         PB_TRY(check_sites(e));
     } else if (!strcmp(name, "end")) {
@@ -355,6 +365,8 @@ static pb_err gather(pb_journal *j, json_t *e)
         keep(&j->start, e);
     } else if (!strcmp(name, "params")) {
         keep(&j->params, e);
+    } else if (!strcmp(name, "serve")) {
+        keep(&j->serve, e);
     } else if (!strcmp(name, "end")) {
         keep(&j->end, e);
     } else if (!strcmp(name, "step")) {
@@ -462,6 +474,7 @@ void pb_journal_free(pb_journal *j)
 {
     json_decref(j->start);
     json_decref(j->params);
+    json_decref(j->serve);
     json_decref(j->end);
     json_decref(j->evals);
     json_decref(j->latencies);

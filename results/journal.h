@@ -31,7 +31,7 @@ typedef struct pb_curve_rows {
 
 // What is left of a journal's events after later ones replaced earlier ones.
 typedef struct pb_journal {
-    json_t *start, *params, *end; // params and end may be NULL
+    json_t *start, *params, *serve, *end; // those behind the first may be NULL
     json_t *evals, *latencies;    // objects: group name -> event
     json_t *notes;                // array
     pb_curve_rows train, valid;

@@ -3,6 +3,7 @@
 #include "core/file.h"
 #include "results/h5.h"
 #include "results/run.h"
+#include "results/serving.h"
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>
@@ -349,6 +350,67 @@ done:
     return err;
 }
 
+static pb_err read_columns(pb_serving *s, hid_t all, const pb_serving_table *t)
+{
+    hid_t g;
+    pb_err err = PB_OK;
+    int64_t *v = NULL;
+    char *rows = NULL;
+    size_t n = 0, before = 0;
+    PB_TRY(open_group(&g, all, t->name));
+    for (size_t i = 0; i < t->n_columns; i++) {
+        PB_GO(pb_h5_get_int_data(g, t->columns[i].name, &v, &n));
+        if (!i && !(rows = calloc(n + 1, t->size)))
+            PB_GO(no_memory());
+        if (i && n != before)
+            PB_GO(pb_fail(PB_INPUT, NULL, "serve/%s: columns of %zu and %zu rows", t->name, before,
+                          n));
+        before = n;
+        for (size_t k = 0; k < n; k++)
+            memcpy(rows + k * t->size + t->columns[i].at, &v[k], sizeof *v);
+        free(v);
+        v = NULL;
+    }
+    memcpy((char *)s + t->rows_at, &rows, sizeof rows);
+    memcpy((char *)s + t->n_at, &n, sizeof n);
+    rows = NULL;
+done:
+    free(v);
+    free(rows);
+    close_group(g);
+    return err;
+}
+
+// Token times are found by the requests' numbers of steps, so these must add up.
+static pb_err check_serving(const pb_serving *s)
+{
+    size_t steps = 0;
+    for (size_t i = 0; i < s->n_requests; i++)
+        steps += (size_t)s->request[i].steps;
+    return steps == s->n_tokens
+               ? PB_OK
+               : pb_fail(PB_INPUT, NULL, "%zu token times for %zu steps", s->n_tokens, steps);
+}
+
+static pb_err read_serving(pb_record *r, hid_t f)
+{
+    hid_t g;
+    PB_TRY(open_group(&g, f, "serve"));
+    if (g < 0)
+        return PB_OK;
+    pb_err err = PB_OK;
+    r->serving = calloc(1, sizeof *r->serving);
+    if (!r->serving)
+        PB_GO(no_memory());
+    PB_GO(json_group(f, "serve", &r->serving->about));
+    for (size_t k = 0; k < PB_SERVING_TABLES; k++)
+        PB_GO(read_columns(r->serving, g, &pb_serving_tables[k]));
+    err = check_serving(r->serving);
+done:
+    close_group(g);
+    return err;
+}
+
 static pb_err read_record(pb_record *r, const char *path)
 {
     pb_h5 file;
@@ -383,6 +445,7 @@ static pb_err read_record(pb_record *r, const char *path)
     PB_GO(read_curve(&r->valid, f, "train/valid"));
     PB_GO(read_evals(r, f));
     PB_GO(read_scenarios(r, f, "latency"));
+    PB_GO(read_serving(r, f));
 done:
     pb_h5_close(&file);
     return err;
@@ -429,6 +492,7 @@ static void free_record(pb_record *r)
     }
     free(r->evals);
     free(r->scenarios);
+    pb_serving_free(r->serving);
     free_curve(&r->train);
     free_curve(&r->valid);
 }

@@ -43,6 +43,8 @@ typedef struct pb_curve {
     size_t n;
 } pb_curve;
 
+struct pb_serving;
+
 typedef struct pb_record {
     char *path, *run_id, *status, *message, *created, *version, *commit, *dirty, *config_sha256;
     json_t *config, *env, *seeds;
@@ -55,6 +57,7 @@ typedef struct pb_record {
     size_t n_evals;
     pb_scenario *scenarios;
     size_t n_scenarios;
+    struct pb_serving *serving; // NULL: of no served workload
     pb_curve train, valid;
 } pb_record;
 

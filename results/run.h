@@ -21,6 +21,8 @@
 //   latency scenario ("decode/lora/different/16"), samples_ns: [integers], attrs: {name: value}
 //           `rows` = sequences in the batch; `tokens_per_sample` = tokens that one sample handled,
 //           over all rows. An equal scenario later replaces the earlier one.
+//   serve   about: {...}, requests, steps, loads, tokens: {column: [integers]}, see serving.h; a
+//           later one replaces it
 //   note    free keys and values, kept as attributes of /notes
 //   resume  step: later events replace the step and valid events after that step
 //   (start and end are written by pb_run_open and pb_run_finish.)
