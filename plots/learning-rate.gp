@@ -25,17 +25,10 @@ do for [p = 0:panels - 1] {
     if (hi < lo) { eval empty } else { unset label 9 }
     lo = lo > hi ? 0.1 : lo
     hi = hi < lo ? 1 : hi
-    set yrange [lo / 1.1:hi * 1.15]
-    set ytics ()
-    k = floor(log10(lo / 1.1))
-    while (10.0 ** k <= hi * 1.15) {
-        do for [d = 1:9] {
-            if (d == 1 || d == 2 || d == 5 || hi / lo < 2.2) {
-                set ytics add (sprintf('%g', d * 10.0 ** k) d * 10.0 ** k 0)
-            } else { set ytics add ('' d * 10.0 ** k 1) }
-        }
-        k = k + 1
-    }
+    ylo_ = lo / 1.1
+    yhi_ = hi * 1.15
+    set yrange [ylo_:yhi_]
+    eval log_ticks
     if (c == 0) { set ylabel 'lowest validation loss' offset yname_at,0 } else { unset ylabel }
     if (p == panels - 1) { eval legend } else { unset key }
     plot for [i = 1:nseries] input index p * nseries + i - 1 using 3:4:5:6 with yerrorlines \

@@ -15,7 +15,21 @@
 
 extern char **environ;
 
-enum { SCORES, FOREST, ABLATION, SCORE_PARAMS, RATE, LOSS, TOKEN_TIME, THROUGHPUT, MEMORY };
+enum {
+    SCORES,
+    FOREST,
+    ABLATION,
+    SCORE_PARAMS,
+    RATE,
+    LOSS,
+    TOKEN_TIME,
+    THROUGHPUT,
+    MEMORY,
+    SERVED,
+    LOAD,
+    PARTS,
+    TENANTS
+};
 
 const pb_figure pb_figures[] = {
     [SCORES] = {"scores", "Scores",
@@ -44,6 +58,19 @@ const pb_figure pb_figures[] = {
     [THROUGHPUT] = {"throughput", "Throughput",
                     "Decoding throughput of the whole batch, from the median time."},
     [MEMORY] = {"memory", "Memory per tenant", "Resident memory that one more tenant needs."},
+    [SERVED] = {"served-latency", "Latency of served requests",
+                "Latencies of the served workload with the most methods, from when a request was "
+                "due, against 1 / (1 - p): one request in so many takes at least as long."},
+    [LOAD] = {"load", "Latency under rising load",
+              "Time to the first token (median and 90th percentile) against the throughput that "
+              "was reached, at rising rates of requests. A ring marks the knee, where throughput / "
+              "median time of a request is largest."},
+    [PARTS] = {"components", "Time by component",
+               "Time of steps per row (a token of a prompt or a response), by component, of one "
+               "served workload for each method."},
+    [TENANTS] = {"tenants-memory", "Memory against tenants",
+                 "Memory that the adapters of so many tenants take, as served workloads without a "
+                 "limit had them; dashed: the backbone."},
     {NULL, NULL, NULL},
 };
 
@@ -1001,12 +1028,301 @@ static bool memory(sheet *s, const pb_summary *m)
     return n > 0;
 }
 
+// ---------------------------------------------------------------- served workloads
+
+static const pb_record *most_methods(const pb_summary *m)
+{
+    const pb_record *best = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < m->n_served; i++) {
+        const pb_serving *v = m->served[i]->serving;
+        size_t n = json_object_size(json_object_get(v->about, "methods"));
+        if (n > most || (best && n == most && v->n_requests > best->serving->n_requests)) {
+            best = m->served[i];
+            most = n;
+        }
+    }
+    return best;
+}
+
+// The sample of every method and measure: points no closer than 2 % on the axis 1 / (1 - p).
+static bool served_latency(sheet *s, const pb_summary *m)
+{
+    static const int shown[] = {PB_TTFT, PB_TPOT, PB_E2E};
+    static const char *const titles[] = {"time to first token", "time per further token",
+                                         "whole request"};
+    const pb_record *r = most_methods(m);
+    pb_serving_report report;
+    double xhi = 1;
+    bool any = false;
+    range y[3] = {{INFINITY, -INFINITY}, {INFINITY, -INFINITY}, {INFINITY, -INFINITY}};
+    if (!r || pb_serving_report_make(&report, r->serving, ""))
+        return false;
+    fputs("# measure\tmethod\tx\tms\n", s->dat);
+    for (size_t p = 0; p < 3; p++)
+        for (size_t k = 0; k < report.n_methods; k++) {
+            double *v = NULL, before = 0;
+            size_t n;
+            if (pb_serving_samples(&v, &n, r->serving, shown[p], (int)k))
+                n = 0;
+            for (size_t i = 0; i < n; i++) {
+                double x = (double)n / ((double)(n - i) - 0.5);
+                if (i + 1 < n && x < 1.02 * before)
+                    continue;
+                before = x;
+                xhi = fmax(xhi, x);
+                widen(&y[p], v[i], v[i]);
+                any = true;
+                field(s->dat, pb_serving_measures[shown[p]]);
+                fputc('\t', s->dat);
+                field(s->dat, report.method[k]);
+                number(s->dat, x);
+                number(s->dat, v[i]);
+                fputc('\n', s->dat);
+            }
+            if (!n)
+                fputs("-\t-\tNaN\tNaN\n", s->dat);
+            fputs("\n\n", s->dat);
+            free(v);
+        }
+    legend(s, report.method, report.n_methods);
+    series_styles(s, m, report.method, report.n_methods);
+    list_begin(s, "titles");
+    for (size_t p = 0; p < 3; p++)
+        list_add(s, titles[p]);
+    list_end(s);
+    panel_ranges(s, y, 3);
+    var_number(s, "xhi", xhi);
+    var_number(s, "panels", 3);
+    pb_serving_report_free(&report);
+    return any;
+}
+
+typedef struct load_point {
+    const char *label;
+    double rate, tokens, ttft[2], e2e; // ms; ttft: median, 90th percentile
+    bool knee;
+} load_point;
+
+static int by_load(const void *pa, const void *pb)
+{
+    const load_point *a = pa, *b = pb;
+    int c = strcmp(a->label, b->label);
+    return c ? c : (a->rate > b->rate) - (a->rate < b->rate);
+}
+
+static bool load_point_of(load_point *p, const pb_record *r)
+{
+    const json_t *offered = json_object_get(r->config, "rate");
+    pb_serving_report v;
+    if (!json_is_number(offered) || json_object_get(r->config, "rate_end") ||
+        pb_serving_report_make(&v, r->serving, ""))
+        return false;
+    const pb_serving_line *ttft = &v.lines[PB_TTFT * v.n_totals];
+    *p = (load_point){pb_summary_served_label(r),         json_number_value(offered),
+                      v.totals[0].tokens_per_second,      {ttft->at[0], ttft->at[1]},
+                      v.lines[PB_E2E * v.n_totals].at[0], false};
+    pb_serving_report_free(&v);
+    return isfinite(p->tokens) && isfinite(p->ttft[0]);
+}
+
+// Of the points of each label, the one of most throughput per time that a request takes.
+static void mark_knees(load_point *v, size_t n)
+{
+    for (size_t i = 0, best = 0; i < n; i++) {
+        bool first = !i || strcmp(v[i].label, v[i - 1].label);
+        if (first || v[i].tokens / v[i].e2e > v[best].tokens / v[best].e2e) {
+            v[first ? i : best].knee = false;
+            best = i;
+        }
+        if (i + 1 == n || strcmp(v[i].label, v[i + 1].label))
+            v[best].knee = true;
+    }
+}
+
+// One block per label with at least two rates.
+static bool load(sheet *s, const pb_summary *m)
+{
+    load_point *v = calloc(m->n_served + 1, sizeof *v);
+    const char **series = calloc(m->n_served + 1, sizeof *series);
+    size_t n = 0, n_series = 0;
+    double xhi = 0;
+    range y[2] = {{INFINITY, -INFINITY}, {INFINITY, -INFINITY}};
+    for (size_t i = 0; v && series && i < m->n_served; i++)
+        n += load_point_of(&v[n], m->served[i]);
+    if (n)
+        qsort(v, n, sizeof *v, by_load);
+    mark_knees(v, n);
+    fputs("# series\trate\ttokens_per_second\tttft_p50_ms\tttft_p90_ms\te2e_p50_ms\tknee\n",
+          s->dat);
+    for (size_t i = 0, end; i < n; i = end) {
+        for (end = i; end < n && !strcmp(v[end].label, v[i].label);)
+            end++;
+        if (end - i < 2)
+            continue;
+        series[n_series++] = v[i].label;
+        for (size_t k = i; k < end; k++) {
+            field(s->dat, v[k].label);
+            number(s->dat, v[k].rate);
+            number(s->dat, v[k].tokens);
+            number(s->dat, v[k].ttft[0]);
+            number(s->dat, v[k].ttft[1]);
+            number(s->dat, v[k].e2e);
+            number(s->dat, v[k].knee);
+            fputc('\n', s->dat);
+            xhi = fmax(xhi, v[k].tokens);
+            widen(&y[0], v[k].ttft[0], v[k].ttft[0]);
+            widen(&y[1], v[k].ttft[1], v[k].ttft[1]);
+        }
+        fputs("\n\n", s->dat);
+    }
+    if (n_series) {
+        legend(s, series, n_series);
+        series_styles(s, m, series, n_series);
+    }
+    list_begin(s, "titles");
+    list_add(s, "median");
+    list_add(s, "90th percentile");
+    list_end(s);
+    panel_ranges(s, y, 2);
+    var_number(s, "xhi", xhi);
+    var_number(s, "panels", 2);
+    free(v);
+    free(series);
+    return n_series > 0;
+}
+
+// The run that stands for its label: the first closed loop, else the first.
+static bool stands_for(const pb_summary *m, size_t i)
+{
+    const char *label = pb_summary_served_label(m->served[i]);
+    size_t chosen = SIZE_MAX;
+    bool closed = false;
+    for (size_t k = 0; k < m->n_served; k++) {
+        bool loop = json_object_get(m->served[k]->config, "clients") != NULL;
+        if (strcmp(pb_summary_served_label(m->served[k]), label) ||
+            (chosen != SIZE_MAX && (closed || !loop)))
+            continue;
+        chosen = k;
+        closed = loop;
+    }
+    return chosen == i;
+}
+
+static bool components(sheet *s, const pb_summary *m)
+{
+    static const char *const parts[] = {"backbone", "attention", "adapter", "head", "other"};
+    enum { N = PB_SERVED_PARTS + 1 };
+    const char **name = calloc(m->n_served + 1, sizeof *name);
+    size_t n = 0;
+    fputs("# series", s->dat);
+    for (size_t k = 0; k < N; k++)
+        fprintf(s->dat, "\t%s_us_per_row", parts[k]);
+    fputc('\n', s->dat);
+    for (size_t i = 0; name && i < m->n_served; i++) {
+        pb_serving_report v;
+        if (!stands_for(m, i) || pb_serving_report_make(&v, m->served[i]->serving, ""))
+            continue;
+        name[n++] = pb_summary_served_label(m->served[i]);
+        field(s->dat, name[n - 1]);
+        for (size_t k = 0; k < N; k++)
+            number(s->dat, v.parts[k].us);
+        fputc('\n', s->dat);
+        pb_serving_report_free(&v);
+    }
+    if (n) {
+        list_begin(s, "names");
+        for (size_t i = 0; i < n; i++)
+            list_add(s, name[i]);
+        list_end(s);
+        legend(s, parts, N);
+        var_number(s, "rows", (double)n);
+        var_number(s, "panels", 1);
+    }
+    free(name);
+    return n > 0;
+}
+
+typedef struct memory_point {
+    const char *label;
+    double tenants, bytes, backbone;
+} memory_point;
+
+static int by_tenants(const void *pa, const void *pb)
+{
+    const memory_point *a = pa, *b = pb;
+    int c = strcmp(a->label, b->label);
+    return c ? c : (a->tenants > b->tenants) - (a->tenants < b->tenants);
+}
+
+// One block per label whose runs had different numbers of tenants, all of them in memory.
+static bool tenants_memory(sheet *s, const pb_summary *m)
+{
+    memory_point *v = calloc(m->n_served + 1, sizeof *v);
+    const char **series = calloc(m->n_served + 1, sizeof *series);
+    size_t n = 0, n_series = 0;
+    double backbone = 0;
+    range x = {INFINITY, 0}, y = {INFINITY, 0};
+    for (size_t i = 0; v && series && i < m->n_served; i++) {
+        const json_t *a = m->served[i]->serving->about;
+        memory_point p = {pb_summary_served_label(m->served[i]),
+                          json_number_value(json_object_get(a, "tenants")),
+                          json_number_value(json_object_get(a, "adapter_peak_bytes")),
+                          json_number_value(json_object_get(a, "backbone_bytes"))};
+        if (!json_object_get(a, "adapter_limit_bytes") && p.bytes > 0)
+            v[n++] = p;
+    }
+    if (n)
+        qsort(v, n, sizeof *v, by_tenants);
+    fputs("# series\ttenants\tbytes\n", s->dat);
+    for (size_t i = 0, end; i < n; i = end) {
+        for (end = i; end < n && !strcmp(v[end].label, v[i].label);)
+            end++;
+        if (v[i].tenants == v[end - 1].tenants)
+            continue;
+        series[n_series++] = v[i].label;
+        for (size_t k = i; k < end; k++) {
+            if (k > i && v[k].tenants == v[k - 1].tenants)
+                continue;
+            field(s->dat, v[k].label);
+            number(s->dat, v[k].tenants);
+            number(s->dat, v[k].bytes);
+            fputc('\n', s->dat);
+            backbone = fmax(backbone, v[k].backbone);
+            widen(&x, v[k].tenants, v[k].tenants);
+            widen(&y, v[k].bytes, v[k].bytes);
+        }
+        fputs("\n\n", s->dat);
+    }
+    if (n_series) {
+        legend(s, series, n_series);
+        series_styles(s, m, series, n_series);
+        var_number(s, "backbone", backbone);
+        var_number(s, "xlo", x.lo);
+        var_number(s, "xhi", x.hi);
+        var_number(s, "ylo", y.lo);
+        var_number(s, "yhi", y.hi);
+        var_number(s, "panels", 1);
+    }
+    free(v);
+    free(series);
+    return n_series > 0;
+}
+
 static bool (*const makers[])(sheet *, const pb_summary *) = {
-    [SCORES] = scores,      [FOREST] = forest,
-    [ABLATION] = ablation,  [SCORE_PARAMS] = score_params,
-    [RATE] = learning_rate, [LOSS] = loss,
-    [TOKEN_TIME] = latency, [THROUGHPUT] = latency,
+    [SCORES] = scores,
+    [FOREST] = forest,
+    [ABLATION] = ablation,
+    [SCORE_PARAMS] = score_params,
+    [RATE] = learning_rate,
+    [LOSS] = loss,
+    [TOKEN_TIME] = latency,
+    [THROUGHPUT] = latency,
     [MEMORY] = memory,
+    [SERVED] = served_latency,
+    [LOAD] = load,
+    [PARTS] = components,
+    [TENANTS] = tenants_memory,
 };
 
 pb_err pb_figure_scripts(char *out, size_t size, const char *source_dir)
@@ -1128,7 +1444,7 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bo
     if (!known)
         return pb_fail(PB_USAGE,
                        "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
-                       "throughput or memory",
+                       "throughput, memory, served-latency, load, components or tenants-memory",
                        "unknown figure \"%s\"", options->only);
     return n ? PB_OK : pb_fail(PB_INPUT, NULL, "the results hold no data for a figure");
 }

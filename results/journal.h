@@ -32,8 +32,8 @@ typedef struct pb_curve_rows {
 // What is left of a journal's events after later ones replaced earlier ones.
 typedef struct pb_journal {
     json_t *start, *params, *serve, *end; // those behind the first may be NULL
-    json_t *evals, *latencies;    // objects: group name -> event
-    json_t *notes;                // array
+    json_t *evals, *latencies;            // objects: group name -> event
+    json_t *notes;                        // array
     pb_curve_rows train, valid;
     int64_t n_resumes;
     size_t good_bytes;    // up to the last whole line

@@ -3,7 +3,6 @@
 #include "core/file.h"
 #include "results/h5.h"
 #include "results/run.h"
-#include "results/serving.h"
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>

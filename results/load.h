@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "results/serving.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,8 +44,6 @@ typedef struct pb_curve {
     size_t n;
 } pb_curve;
 
-struct pb_serving;
-
 typedef struct pb_record {
     char *path, *run_id, *status, *message, *created, *version, *commit, *dirty, *config_sha256;
     json_t *config, *env, *seeds;
@@ -57,7 +56,7 @@ typedef struct pb_record {
     size_t n_evals;
     pb_scenario *scenarios;
     size_t n_scenarios;
-    struct pb_serving *serving; // NULL: of no served workload
+    pb_serving *serving; // NULL: of no served workload
     pb_curve train, valid;
 } pb_record;
 

@@ -278,6 +278,10 @@ static pb_err page(FILE *f, const pb_summary *s, const pb_records *r, const pb_r
         fputs("<h2 id=\"latency\">Latency</h2>\n", f);
         PB_TRY(pb_table_latency(f, s, PB_HTML));
     }
+    if (s->n_served) {
+        fputs("<h2 id=\"serving\">Served workloads</h2>\n", f);
+        PB_TRY(pb_table_served(f, s, PB_HTML));
+    }
     PB_TRY(figures(f, o));
     fputs("<h2 id=\"provenance\">Provenance</h2>\n", f);
     PB_TRY(values(f, r, true, SHARED, "Environment of all runs"));

@@ -24,18 +24,29 @@ static const pb_serving_column requests[] = {
     {                                                                                              \
 #name, units, offsetof(pb_served_step, name)                                               \
     }
-#define PARTS(name, units)                                                                         \
-    {"backbone_" #name, units, offsetof(pb_served_step, name)},                                    \
-        {"attention_" #name, units, offsetof(pb_served_step, name) + sizeof(int64_t)},             \
-        {"adapter_" #name, units, offsetof(pb_served_step, name) + 2 * sizeof(int64_t)},           \
+#define PARTS(name, label, units)                                                                  \
+    {"backbone_" label, units, offsetof(pb_served_step, name)},                                    \
+        {"attention_" label, units, offsetof(pb_served_step, name) + sizeof(int64_t)},             \
+        {"adapter_" label, units, offsetof(pb_served_step, name) + 2 * sizeof(int64_t)},           \
     {                                                                                              \
-        "head_" #name, units, offsetof(pb_served_step, name) + 3 * sizeof(int64_t)                 \
+        "head_" label, units, offsetof(pb_served_step, name) + 3 * sizeof(int64_t)                 \
     }
 static const pb_serving_column steps[] = {
-    STEP(begin, "ns"),           STEP(duration, "ns"), STEP(rows, "row"),   STEP(prefill, "row"),
-    STEP(decode, "row"),         STEP(outputs, "row"), STEP(segments, "1"), STEP(tenants, "1"),
-    STEP(adapter_bytes, "byte"), STEP(keys, "token"),  STEP(pairs, "1"),    PARTS(flops, "FLOP"),
-    PARTS(bytes, "byte"),        PARTS(regions, "1"),  PARTS(ns, "ns"),
+    STEP(begin, "ns"),
+    STEP(duration, "ns"),
+    STEP(rows, "row"),
+    STEP(prefill, "row"),
+    STEP(decode, "row"),
+    STEP(outputs, "row"),
+    STEP(segments, "1"),
+    STEP(tenants, "1"),
+    STEP(adapter_bytes, "byte"),
+    STEP(keys, "token"),
+    STEP(pairs, "1"),
+    PARTS(flops, "flops", "FLOP"),
+    PARTS(bytes, "read_bytes", "byte"),
+    PARTS(regions, "regions", "1"),
+    PARTS(ns, "ns", "ns"),
 };
 
 #define LOAD(name, units)                                                                          \

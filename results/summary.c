@@ -763,6 +763,42 @@ static pb_err add_published(pb_summary *s, json_t *published)
     return PB_OK;
 }
 
+static json_t *served_methods(const pb_record *r)
+{
+    return json_object_get(r->serving->about, "methods");
+}
+
+const char *pb_summary_served_label(const pb_record *r)
+{
+    json_t *methods = served_methods(r);
+    return json_object_size(methods) == 1 ? json_object_iter_key(json_object_iter(methods))
+                                          : "mixed";
+}
+
+static pb_err find_served(pb_summary *s, const pb_records *records)
+{
+    size_t names = 0;
+    s->served = calloc(records->n + 1, sizeof *s->served);
+    if (!s->served)
+        return no_memory();
+    for (size_t i = 0; i < records->n; i++)
+        if (records->v[i].serving && pb_record_is(&records->v[i], "complete")) {
+            s->served[s->n_served++] = &records->v[i];
+            names += json_object_size(served_methods(&records->v[i])) + 1;
+        }
+    s->served_series = calloc(names + 1, sizeof *s->served_series);
+    if (!s->served_series)
+        return no_memory();
+    for (size_t i = 0; i < s->n_served; i++) {
+        const char *name;
+        json_t *v;
+        json_object_foreach(served_methods(s->served[i]), name, v) //
+            s->served_series[s->n_served_series++] = name;
+        s->served_series[s->n_served_series++] = pb_summary_served_label(s->served[i]);
+    }
+    return PB_OK;
+}
+
 pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_options *options)
 {
     pb_summary_options o = options ? *options : (pb_summary_options){0};
@@ -793,6 +829,7 @@ pb_err pb_summarize(pb_summary *s, const pb_records *records, const pb_summary_o
     }
     PB_GO(compare_all(s));
     PB_GO(make_arms(s, records));
+    PB_GO(find_served(s, records));
     PB_GO(add_published(s, o.published));
 done:
     free_entries(e, n);
@@ -821,8 +858,19 @@ void pb_summary_free(pb_summary *s)
     free(s->rows);
     free(s->tasks);
     free(s->arms);
+    free(s->served);
+    free(s->served_series);
     json_decref(s->published);
     *s = (pb_summary){0};
+}
+
+// The methods of rows, arms and served workloads, one after the other; NULL: none.
+static const char *series_at(const pb_summary *s, size_t i)
+{
+    if (i < s->n_rows)
+        return s->rows[i].series;
+    i -= s->n_rows;
+    return i < s->n_arms ? s->arms[i].s->method : s->served_series[i - s->n_arms];
 }
 
 int pb_summary_style(const pb_summary *s, const char *series)
@@ -832,14 +880,14 @@ int pb_summary_style(const pb_summary *s, const char *series)
         if (!strcmp(series, anchors[i]))
             return PB_STYLE_ANCHOR + i;
     int rank = 1; // one more than the number of distinct series that sort before it
-    size_t total = s->n_rows + s->n_arms;
+    size_t total = s->n_rows + s->n_arms + s->n_served_series;
     for (size_t i = 0; i < total; i++) {
-        const char *m = i < s->n_rows ? s->rows[i].series : s->arms[i - s->n_rows].s->method;
+        const char *m = series_at(s, i);
         bool seen = !m || strcmp(m, series) >= 0;
         for (int k = 0; m && k < 4; k++)
             seen |= !strcmp(m, anchors[k]);
         for (size_t k = 0; k < i && !seen; k++)
-            seen = !strcmp(m, k < s->n_rows ? s->rows[k].series : s->arms[k - s->n_rows].s->method);
+            seen = series_at(s, k) && !strcmp(m, series_at(s, k));
         rank += !seen;
     }
     return rank;

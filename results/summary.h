@@ -76,6 +76,10 @@ typedef struct pb_summary {
     size_t n_tasks;
     pb_arm *arms;
     size_t n_arms;
+    const pb_record **served; // complete runs of served workloads, borrowed
+    size_t n_served;
+    const char **served_series; // their methods, borrowed, and "mixed" of a run of several
+    size_t n_served_series;
     const char *baseline;
     size_t resamples;
     bool several_models;
@@ -93,6 +97,9 @@ typedef struct pb_summary_options {
 // The records must outlive the summary.
 pb_err pb_summarize(pb_summary *out, const pb_records *records, const pb_summary_options *options);
 void pb_summary_free(pb_summary *s);
+
+// What a served workload is called in figures: its method, or "mixed".
+const char *pb_summary_served_label(const pb_record *r);
 
 // The line style of a series or a method, the same in all figures: 1.. in alphabetical order; the
 // anchors (base, none, merged, full) have greys of their own.

@@ -368,7 +368,7 @@ static void interval_text(char out[96], pb_interval i, int digits, bool sign)
 
 // ---------------------------------------------------------------- columns
 
-typedef enum part { ROW, CELL, TASK, SUMMARY, ARM, SCENARIO } part;
+typedef enum part { ROW, CELL, TASK, SUMMARY, ARM, SCENARIO, LINE } part;
 // In CSV numbers have 10 digits. COMPARED: a text that stands only beside a comparison.
 typedef enum kind {
     TEXT,
@@ -405,7 +405,9 @@ typedef struct item { // a line
     const pb_summary *s;
     const pb_row *row;
     const pb_arm *arm;
-    size_t task; // or ALL
+    size_t task;       // or ALL
+    const void *line;  // of served workloads: what columns of the part LINE are in,
+    const char *block; // and the heading it belongs under
 } item;
 
 typedef struct table {
@@ -444,12 +446,17 @@ static const void *place(const column *c, const item *x)
     case SCENARIO:
         base = (const char *)x->arm->s;
         break;
+    case LINE:
+        base = x->line;
+        break;
     }
     return base + c->at;
 }
 
 static int digits_of(const column *c, const item *x)
 {
+    if (x->line)
+        return 2;
     if (x->arm)
         return x->arm->median < 0.1 ? 4 : x->arm->median < 10 ? 3 : 2;
     return x->s->tasks[task_of(c, x)].digits;
@@ -618,6 +625,8 @@ static bool same_number(double a, double b)
 
 static bool same_block(const item *a, const item *b)
 {
+    if (a->line)
+        return !strcmp(a->block, b->block);
     if (a->arm)
         return !strcmp(a->arm->model, b->arm->model) &&
                !strcmp(a->arm->s->phase, b->arm->s->phase) && a->arm->s->rows == b->arm->s->rows &&
@@ -628,8 +637,12 @@ static bool same_block(const item *a, const item *b)
 
 static void block_title(char *out, size_t size, const item *x)
 {
-    const char *model = x->arm ? x->arm->model : x->row->model;
+    const char *model = x->line ? "" : x->arm ? x->arm->model : x->row->model;
     size_t n = 0;
+    if (x->line) {
+        snprintf(out, size, "%s", x->block);
+        return;
+    }
     if (x->s->several_models && *model)
         n = (size_t)snprintf(out, size, "%.200s: ", model);
     if (x->arm) {
@@ -849,7 +862,7 @@ static pb_err all_scores(const sink *to, const pb_summary *s)
         return pb_fail(PB_MEMORY, NULL, "no memory for a table");
     legend(note, sizeof note, s);
     for (size_t i = 0; i < s->n_rows; i++)
-        items[i] = (item){s, &s->rows[i], NULL, ALL};
+        items[i] = (item){.s = s, .row = &s->rows[i], .task = ALL};
     bool csv = !to->folder && to->format == PB_CSV; // one table, with a column for the task
     if (s->n_tasks > 1 && !csv)
         PB_GO(overview(to, s, items, to->folder ? note : NULL));
@@ -858,7 +871,7 @@ static pb_err all_scores(const sink *to, const pb_summary *s)
         const pb_task_column *c = &s->tasks[t];
         for (size_t i = 0; i < s->n_rows; i++)
             if (csv || has_runs(&s->rows[i].cells[t]))
-                items[n++] = (item){s, &s->rows[i], NULL, t};
+                items[n++] = (item){.s = s, .row = &s->rows[i], .task = t};
         if (csv)
             continue;
         snprintf(title, sizeof title, "%s: %s%s%s%s, %s is better", c->task, c->metric,
@@ -911,7 +924,7 @@ static pb_err latency(const sink *to, const pb_summary *s)
     if (!items)
         return pb_fail(PB_MEMORY, NULL, "no memory for a table");
     for (size_t i = 0; i < s->n_arms; i++)
-        items[i] = (item){s, NULL, &s->arms[i], ALL};
+        items[i] = (item){.s = s, .arm = &s->arms[i], .task = ALL};
     table t = {
         "latency",
         "Latency: time per token of one request (median), throughput of the batch",
@@ -927,10 +940,195 @@ static pb_err latency(const sink *to, const pb_summary *s)
     return err;
 }
 
+// ---------------------------------------------------------------- served workloads
+
+#define ONE(type, field) LINE, AT(type, field), 0
+#define QUANTILE(name, k)                                                                          \
+    {name, name, REAL, ONE(pb_serving_line, at[k])},                                               \
+        {NULL, "[95 %]", INTERVAL, ONE(pb_serving_line, in[k])},                                   \
+        {name "_lo95", NULL, REAL, ONE(pb_serving_line, in[k].lo)},                                \
+    {                                                                                              \
+        name "_hi95", NULL, REAL, ONE(pb_serving_line, in[k].hi)                                   \
+    }
+static const column line_columns[] = {
+    {"run", NULL, TEXT, ONE(pb_serving_line, run)},
+    {"measure", "measure", TEXT, ONE(pb_serving_line, measure)},
+    {"method", "method", TEXT, ONE(pb_serving_line, method)},
+    {"n", "n", COUNT, ONE(pb_serving_line, n)},
+    QUANTILE("p50", 0),
+    QUANTILE("p90", 1),
+    QUANTILE("p99", 2),
+    QUANTILE("p99.9", 3),
+};
+static const column total_columns[] = {
+    {"run", NULL, TEXT, ONE(pb_serving_total, run)},
+    {"method", "method", TEXT, ONE(pb_serving_total, method)},
+    {"tenants", "tenants", COUNT, ONE(pb_serving_total, tenants)},
+    {"requests", "requests", COUNT, ONE(pb_serving_total, requests)},
+    {"served", "served", COUNT, ONE(pb_serving_total, served)},
+    {"rejected", "rejected", COUNT, ONE(pb_serving_total, rejected)},
+    {"failed", "failed", COUNT, ONE(pb_serving_total, failed)},
+    {"unfinished", "unfinished", COUNT, ONE(pb_serving_total, unfinished)},
+    {"requests_per_second", "requests/s", REAL, ONE(pb_serving_total, requests_per_second)},
+    {"tokens_per_second", "tokens/s", RATE, ONE(pb_serving_total, tokens_per_second)},
+    {"good_per_second", "goodput/s", REAL, ONE(pb_serving_total, good_per_second)},
+    {"good_share", "good %", PERCENT, ONE(pb_serving_total, good_share)},
+    {"trainable", "trainable", WHOLE, ONE(pb_serving_total, trainable)},
+    {"bytes_per_tenant", "bytes/tenant", SHORT, ONE(pb_serving_total, bytes_per_tenant)},
+};
+static const column part_columns[] = {
+    {"run", NULL, TEXT, ONE(pb_serving_part, run)},
+    {"part", "part", TEXT, ONE(pb_serving_part, part)},
+    {"flops_per_row", "FLOP/row", SHORT, ONE(pb_serving_part, flops)},
+    {"bytes_per_row", "bytes/row", SHORT, ONE(pb_serving_part, bytes)},
+    {"regions_per_row", "regions/row", REAL, ONE(pb_serving_part, regions)},
+    {"us_per_row", "us/row", REAL, ONE(pb_serving_part, us)},
+    {"ms_per_step", "ms/step", RATIO, ONE(pb_serving_part, ms_per_step)},
+    {"share", "time %", PERCENT, ONE(pb_serving_part, share)},
+};
+static const column memory_columns[] = {
+    {"run", "run", TEXT, ONE(pb_serving_memory, run)},
+    {"tenants", "tenants", WHOLE, ONE(pb_serving_memory, tenants)},
+    {"backbone_bytes", "backbone", SHORT, ONE(pb_serving_memory, backbone)},
+    {"kv_bytes", "keys, values", SHORT, ONE(pb_serving_memory, kv)},
+    {"activation_bytes", "activations", SHORT, ONE(pb_serving_memory, activations)},
+    {"adapter_peak_bytes", "adapters", SHORT, ONE(pb_serving_memory, adapter_peak)},
+    {"adapter_limit_bytes", "limit", SHORT, ONE(pb_serving_memory, adapter_limit)},
+    {"loads", "loads", COUNT, ONE(pb_serving_memory, loads)},
+    {"evictions", "evictions", WHOLE, ONE(pb_serving_memory, evictions)},
+    {"failures", "failures", COUNT, ONE(pb_serving_memory, failures)},
+    {"load_median_ms", "load ms", REAL, ONE(pb_serving_memory, load_median_ms)},
+    {"load_max_ms", "most", REAL, ONE(pb_serving_memory, load_max_ms)},
+};
+
+typedef struct served { // runs, and what is said of each
+    pb_serving_report *report;
+    char (*block)[400];
+    size_t n;
+} served;
+
+// The lines of a table, of all runs; returns their number.
+static size_t serving_items(item *out, const served *v, int which)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v->n; i++) {
+        const pb_serving_report *r = &v->report[i];
+        size_t count = which == 0   ? r->n_lines
+                       : which == 1 ? r->n_totals
+                       : which == 2 ? sizeof r->parts / sizeof *r->parts
+                                    : 1;
+        for (size_t k = 0; k < count; k++, n++)
+            if (out)
+                out[n] = (item){.task = ALL,
+                                .line = which == 0   ? (const void *)&r->lines[k]
+                                        : which == 1 ? (const void *)&r->totals[k]
+                                        : which == 2 ? (const void *)&r->parts[k]
+                                                     : (const void *)&r->memory,
+                                .block = which == 3 ? "bytes" : v->block[i]};
+    }
+    return n;
+}
+
+static pb_err serving_tables(const sink *to, const served *v)
+{
+    static const struct {
+        const char *name, *title, *note;
+        const column *columns;
+        size_t n;
+    } kinds[] = {
+        {"serving-latency", "Latencies of requests (ms)",
+         "From when a request was due; TPOT: time per further token of a request, ITL: between two "
+         "tokens. [95 %]: order-statistic interval, which takes requests as independent: in a "
+         "queue neighbours are alike, and the uncertainty is larger. A quantile is shown from 6, "
+         "36, 368 and 3688 numbers on, where that interval exists.",
+         line_columns, sizeof line_columns / sizeof *line_columns},
+        {"serving-throughput", "Requests and throughput",
+         "Without the warm-up, from when the first request that counts was due to the end. "
+         "Rejected: the queue was full. Goodput: requests served within the limits.",
+         total_columns, sizeof total_columns / sizeof *total_columns},
+        {"serving-parts", "Where steps spend their time",
+         "Per row, which is a token of a prompt or a response. Other: scheduling, and choosing "
+         "tokens.",
+         part_columns, sizeof part_columns / sizeof *part_columns},
+        {"serving-memory", "Memory and loads of adapters",
+         "Adapters: the most that were in memory. Load: from when one was asked for.",
+         memory_columns, sizeof memory_columns / sizeof *memory_columns},
+    };
+    pb_err err = PB_OK;
+    for (int k = 0; k < 4 && !err; k++) {
+        size_t n = serving_items(NULL, v, k);
+        item *items = calloc(n + 1, sizeof *items);
+        if (!items)
+            return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+        serving_items(items, v, k);
+        if (k && !to->folder && to->format == PB_CSV)
+            fputc('\n', to->f);
+        err = put(to, &(table){kinds[k].name, kinds[k].title, kinds[k].note, kinds[k].columns,
+                               kinds[k].n, items, n});
+        free(items);
+    }
+    return err;
+}
+
+static pb_err serving(const sink *to, pb_serving *const *runs, const char *const *names, size_t n)
+{
+    pb_err err = PB_OK;
+    served v = {calloc(n + 1, sizeof *v.report), calloc(n + 1, sizeof *v.block), 0};
+    if (!v.report || !v.block)
+        PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for a table"));
+    for (size_t i = 0; i < n; i++) {
+        const char *what = json_string_value(json_object_get(runs[i]->about, "workload"));
+        const char *slash = names[i] ? strrchr(names[i], '/') : NULL;
+        const char *name = slash ? slash + 1 : names[i] ? names[i] : "";
+        snprintf(v.block[i], sizeof v.block[i], "%.150s%s%.200s", name, *name ? ": " : "",
+                 what ? what : "");
+        PB_GO(pb_serving_report_make(&v.report[i], runs[i], names[i] ? names[i] : ""));
+        v.n++;
+    }
+    err = serving_tables(to, &v);
+done:
+    for (size_t i = 0; i < v.n; i++)
+        pb_serving_report_free(&v.report[i]);
+    free(v.report);
+    free(v.block);
+    return err;
+}
+
+pb_err pb_table_serving(FILE *f, pb_serving *const *runs, const char *const *names, size_t n,
+                        pb_table_format format)
+{
+    return serving(&(sink){f, format, NULL}, runs, names, n);
+}
+
+static pb_err served_of(const sink *to, const pb_summary *s)
+{
+    pb_serving **runs = calloc(s->n_served + 1, sizeof *runs);
+    const char **names = calloc(s->n_served + 1, sizeof *names);
+    pb_err err = runs && names ? PB_OK : pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    for (size_t i = 0; !err && i < s->n_served; i++) {
+        runs[i] = s->served[i]->serving;
+        names[i] = s->served[i]->path;
+    }
+    if (!err)
+        err = serving(to, runs, names, s->n_served);
+    free(runs);
+    free(names);
+    return err;
+}
+
+pb_err pb_table_served(FILE *f, const pb_summary *s, pb_table_format format)
+{
+    if (!s->n_served)
+        return pb_fail(PB_INPUT, "`pedrobench serve` makes them",
+                       "no served workload in the files");
+    return served_of(&(sink){f, format, NULL}, s);
+}
+
 pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format)
 {
     if (!s->n_rows)
-        return pb_fail(PB_INPUT, "latency runs: use --latency", "no training run among the files");
+        return pb_fail(PB_INPUT, "latency runs: use --latency; served workloads: --serving",
+                       "no training run among the files");
     return all_scores(&(sink){f, format, NULL}, s);
 }
 
@@ -944,10 +1142,12 @@ pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format)
 pb_err pb_table_files(const char *folder, const pb_summary *s)
 {
     sink to = {NULL, PB_TEXT, folder};
-    if (!s->n_rows && !s->n_arms)
+    if (!s->n_rows && !s->n_arms && !s->n_served)
         return pb_fail(PB_INPUT, NULL, "the results hold nothing for a table");
     PB_TRY(pb_make_dirs(folder));
     if (s->n_rows)
         PB_TRY(all_scores(&to, s));
-    return s->n_arms ? latency(&to, s) : PB_OK;
+    if (s->n_arms)
+        PB_TRY(latency(&to, s));
+    return s->n_served ? served_of(&to, s) : PB_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef PB_RESULTS_TABLE_H
 #define PB_RESULTS_TABLE_H
 
+#include "results/serving.h"
 #include "results/summary.h"
 #include <stdio.h>
 
@@ -16,8 +17,14 @@ pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format);
 // The timed arms, one per line.
 pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format);
 
-// All of them as files: folder/NAME.txt, .md, .csv and .tex, where NAME is "overview", a task's, or
-// "latency".
+// Served workloads, several tables; `names` are their files', or NULL. In CSV the tables follow
+// each other behind empty lines.
+pb_err pb_table_serving(FILE *f, pb_serving *const *runs, const char *const *names, size_t n,
+                        pb_table_format format);
+pb_err pb_table_served(FILE *f, const pb_summary *s, pb_table_format format);
+
+// All of them as files: folder/NAME.txt, .md, .csv and .tex, where NAME is "overview", a task's,
+// "latency", or "serving-latency" and so on.
 pb_err pb_table_files(const char *folder, const pb_summary *s);
 
 // A number of bytes, operations or parameters in few digits: 8.9 k, 1.20 M; "-" for NaN.

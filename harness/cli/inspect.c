@@ -297,6 +297,30 @@ static json_t *scenario_summary(const pb_scenario *s)
     return o;
 }
 
+static pb_err serving_summary(json_t *out, const pb_serving *s)
+{
+    pb_serving_report r;
+    json_t *methods = json_array();
+    PB_TRY(pb_serving_report_make(&r, s, ""));
+    for (size_t i = 0; i < r.n_totals; i++) {
+        const pb_serving_total *t = &r.totals[i];
+        json_t *o = json_object();
+        set_text(o, "method", t->method);
+        set_count(o, "tenants", t->tenants);
+        set_count(o, "requests", t->requests);
+        set_count(o, "served", t->served);
+        set_real(o, "tokens_per_second", t->tokens_per_second);
+        set_real(o, "ttft_p50_ms", r.lines[PB_TTFT * r.n_totals + i].at[0]);
+        set_real(o, "tpot_p50_ms", r.lines[PB_TPOT * r.n_totals + i].at[0]);
+        json_array_append_new(methods, o);
+    }
+    set_text(out, "workload", json_string_value(json_object_get(s->about, "workload")));
+    set_count(out, "steps", s->n_steps);
+    set(out, "served", methods);
+    pb_serving_report_free(&r);
+    return PB_OK;
+}
+
 static pb_err inspect_run(json_t *out, const char *path)
 {
     pb_records all = {0};
@@ -336,8 +360,9 @@ static pb_err inspect_run(json_t *out, const char *path)
         json_array_append_new(scenarios, scenario_summary(&r->scenarios[i]));
     set(out, "evaluations", evals);
     set(out, "scenarios", scenarios);
+    pb_err err = r->serving ? serving_summary(out, r->serving) : PB_OK;
     pb_records_free(&all);
-    return PB_OK;
+    return err;
 }
 
 static pb_err inspect_bench(json_t *out, const char *path)

@@ -56,7 +56,8 @@ static pb_err run(int argc, char **argv)
 {
     static const char doc[] =
         "Draws the figures that the results allow: scores, forest (differences to the baseline), "
-        "ablation, score-params, learning-rate, loss, token-time, throughput, memory. Each leaves "
+        "ablation, score-params, learning-rate, loss, token-time, throughput, memory; of served "
+        "workloads served-latency, load, components, tenants-memory. Each leaves "
         "NAME.svg, NAME.png and its numbers, NAME.dat; with --terminals tex NAME.tex and NAME.pdf "
         "for LaTeX. Needs gnuplot; PB_PLOTS may name another folder of scripts.\v"
         "Examples:\n"
@@ -90,7 +91,7 @@ static pb_err run(int argc, char **argv)
     PB_TRY(pb_records_load(&records, (const char *const *)a.files, a.n));
     pb_err err = pb_summarize(&summary, &records, &a.summary);
     if (!err) {
-        bool drawn[16] = {false};
+        bool drawn[32] = {false};
         err = pb_figures_draw(&summary, &a.options, drawn);
         for (size_t i = 0; !err && pb_figures[i].name; i++)
             for (int t = 0; drawn[i] && t < PB_TERMINALS; t++)

@@ -98,7 +98,7 @@ static void remove_figures(const char *folder)
 static pb_err write_report(const args *a, const pb_summary *s, const pb_records *records,
                            const char *command)
 {
-    bool drawn[16] = {false};
+    bool drawn[32] = {false};
     char folder[4096] = "";
     pb_err err = PB_OK;
     if (!a->no_figures) {

@@ -10,12 +10,12 @@
 typedef struct args {
     pb_summary_options options;
     const char *format, *out, *published;
-    bool latency;
+    bool latency, serving;
     char **files;
     size_t n;
 } args;
 
-enum { RESAMPLES = 256, PUBLISHED };
+enum { RESAMPLES = 256, PUBLISHED, SERVING };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -43,6 +43,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'l':
         a->latency = true;
         return 0;
+    case SERVING:
+        a->serving = true;
+        return 0;
     case RESAMPLES: {
         errno = 0;
         long n = strtol(arg, &end, 10);
@@ -59,8 +62,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         argp_error(state, "no result file or folder was given");
         return EINVAL;
     case ARGP_KEY_SUCCESS:
-        if (a->out && (a->format || a->latency))
+        if (a->out && (a->format || a->latency || a->serving))
             argp_error(state, "--out writes every table in every format");
+        if (a->latency && a->serving)
+            argp_error(state, "give one of --latency and --serving");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -79,7 +84,8 @@ static pb_err run(int argc, char **argv)
         "  pedrobench table runs/quick --metric loss --baseline ia3\n"
         "  pedrobench table runs/quick --format markdown > table.md\n"
         "  pedrobench table runs/quick --out tables\n"
-        "  pedrobench table runs/latency --latency --format csv\n";
+        "  pedrobench table runs/latency --latency --format csv\n"
+        "  pedrobench table serve.h5 --serving\n";
     static const struct argp_option options[] = {
         {"format", 'f', "FORMAT", 0, "text (default), markdown, csv, latex or html", 0},
         {"out", 'o', "FOLDER", 0, "Write every table as .txt, .md, .csv and .tex into FOLDER", 0},
@@ -90,6 +96,7 @@ static pb_err run(int argc, char **argv)
          "Figures of others to show beside the runs (paper/published/figures.json)", 0},
         {"split", 's', "NAME", 0, "The evaluated split (default test)", 0},
         {"latency", 'l', NULL, 0, "The latency table instead of the scores", 0},
+        {"serving", SERVING, NULL, 0, "The tables of served workloads instead", 0},
         {"resamples", RESAMPLES, "N", 0, "Bootstrap resamples (default 2000)", 0},
         {0}};
     static const struct argp argp = {options, parse, "FOLDER|FILE...", doc, NULL, NULL, NULL};
@@ -106,6 +113,7 @@ static pb_err run(int argc, char **argv)
         err = pb_summarize(&summary, &records, &a.options);
         if (!err) {
             err = a.out       ? pb_table_files(a.out, &summary)
+                  : a.serving ? pb_table_served(stdout, &summary, format)
                   : a.latency ? pb_table_latency(stdout, &summary, format)
                               : pb_table_scores(stdout, &summary, format);
             pb_summary_free(&summary);

@@ -2,9 +2,9 @@
 
 #include "model/open_model.h"
 
+#include "cli/common/measured.h"
 #include "core/log.h"
 #include "core/threads.h"
-#include "results/run.h"
 #include "results/stats.h"
 #include "train/budget.h"
 
@@ -282,40 +282,10 @@ static pb_err note_floors(const keeper *k)
     return pb_run_event(k->run, note);
 }
 
-static json_t *environment(const pb_model *m)
-{
-    // How threads wait and where they run decides what a parallel region costs.
-    static const char *const variables[] = {"OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES",
-                                            "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY"};
-    json_t *env = json_pack("{s:s, s:s, s:I}", "kernels", pb_kernels_get()->isa, "model_sha256",
-                            m->sha256, "model_params", (json_int_t)pb_config_params(&m->config));
-    for (size_t i = 0; env && i < sizeof variables / sizeof *variables; i++)
-        if (getenv(variables[i]))
-            json_object_set_new(env, variables[i], json_string(getenv(variables[i])));
-    return env;
-}
-
 void pb_latency_report_free(pb_latency_report *r)
 {
     free(r->rows);
     *r = (pb_latency_report){0};
-}
-
-// Ends the file with what it has; the error that stopped the run is the one that comes back.
-static pb_err finish(pb_run *run, pb_err err)
-{
-    char text[1024], hint[512];
-    pb_run_status status = !err                    ? PB_RUN_COMPLETE
-                           : err == PB_INTERRUPTED ? PB_RUN_INTERRUPTED
-                                                   : PB_RUN_FAILED;
-    snprintf(text, sizeof text, "%s", err ? pb_error_message() : "");
-    snprintf(hint, sizeof hint, "%s", err ? pb_error_hint() : "");
-    pb_err late = pb_run_finish(run, status, text);
-    if (late)
-        pb_run_abandon(run);
-    if (late && err)
-        return pb_context(late, "%s; then", text);
-    return err ? pb_fail(err, *hint ? hint : NULL, "%s", text) : late;
 }
 
 pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
@@ -376,7 +346,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
         PB_GO(err);
     }
     if (h5) {
-        env = environment(base);
+        env = pb_measured_env(base);
         seeds = json_pack("{s:I}", "seed", (json_int_t)s.seed);
         PB_GO(pb_run_open(&k.run, h5, full, seeds, env, false));
     }
@@ -402,7 +372,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     if (k.run && !err)
         err = note_floors(&k);
     if (k.run)
-        err = finish(k.run, err);
+        err = pb_measured_end(k.run, err);
 done:
     json_decref(full);
     json_decref(env);

@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# The latency laboratory: one command a line, every setting in this file. Sourced by
+# `./paper/reproduce latency`, which sets `out` and defines `bench` (the program). A file that is
+# complete is not made again. Nothing else should run on the machine.
+
+backbone=(--model paper/backbone-bytes --budget 0.5%)
+methods=(base lora ia3 prefix pedro)
+load=(--tenants 64 --prompt 32-96 --output 16-48 --slo ttft=100ms,tpot=20ms)
+
+# Batches: anchors, same and different adapters, one forward per tenant.
+bench latency "${backbone[@]}" --tenants 1,2,4,8,16 --seconds 60 --out "$out/batch.h5" >/dev/null
+
+# Served in a closed loop: every method alone, and all of them in one batch.
+for method in "${methods[@]}"; do
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --clients 16 --requests 600 \
+        --out "$out/closed/$method.h5" >/dev/null
+done
+bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
+    --out "$out/closed/mixed.h5" >/dev/null
+
+# Rising load.
+for method in base lora pedro; do
+    for rate in 10 20 40 60 80 100; do
+        bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --seconds 6 \
+            --out "$out/load/$method-$rate.h5" >/dev/null
+    done
+done
+
+# Bursts and a ramp, all methods in one batch.
+bench serve "${backbone[@]}" "${load[@]}" --rate 30 --cv 4 --seconds 15 --out "$out/bursts.h5" >/dev/null
+bench serve "${backbone[@]}" "${load[@]}" --rate 5:100 --seconds 15 --out "$out/ramp.h5" >/dev/null
+
+# More tenants; then more of them than there is memory for.
+for method in lora ia3 prefix pedro; do
+    for tenants in 16 64 256 1024; do
+        bench serve "${backbone[@]}" --methods "$method" --tenants "$tenants" --clients 16 \
+            --requests 60 --out "$out/tenants/$method-$tenants.h5" >/dev/null
+    done
+done
+bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 --rate 20 \
+    --seconds 20 --adapter-memory 2M --out "$out/store.h5" >/dev/null
+
+bench table "$out/batch.h5" --latency
+bench table "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --serving
+bench table "$out" --out "$out/tables"
+bench plot "$out" --out "$out/figures" --terminals svg,png,tex
+bench report "$out" --out "$out/report.html" --title "Pedrobench: latency"
