@@ -3,9 +3,11 @@
 # `./paper/reproduce latency`, which sets `out` and defines `bench` (the program). A file that is
 # complete is not made again. Nothing else should run on the machine.
 
+: "${out:?is set by paper/reproduce}"
+
 backbone=(--model paper/backbone-bytes --budget 0.5%)
 methods=(base lora ia3 prefix pedro)
-load=(--tenants 64 --prompt 32-96 --output 16-48 --slo ttft=100ms,tpot=20ms)
+load=(--tenants 64 --prompt 32-96 --output 16-48 --slo 'ttft=100ms,tpot=20ms')
 
 # Batches: anchors, same and different adapters, one forward per tenant.
 bench latency "${backbone[@]}" --tenants 1,2,4,8,16 --seconds 60 --out "$out/batch.h5" >/dev/null

@@ -455,8 +455,10 @@ static const void *place(const column *c, const item *x)
 
 static int digits_of(const column *c, const item *x)
 {
-    if (x->line)
-        return 2;
+    if (x->line) { // three digits or more
+        double v = *(const double *)place(c, x);
+        return v < 0.1 ? 4 : v < 10 ? 3 : v < 100 ? 2 : 1;
+    }
     if (x->arm)
         return x->arm->median < 0.1 ? 4 : x->arm->median < 10 ? 3 : 2;
     return x->s->tasks[task_of(c, x)].digits;
@@ -1061,7 +1063,7 @@ static pb_err serving_tables(const sink *to, const served *v)
         if (!items)
             return pb_fail(PB_MEMORY, NULL, "no memory for a table");
         serving_items(items, v, k);
-        if (k && !to->folder && to->format == PB_CSV)
+        if (k && !to->folder)
             fputc('\n', to->f);
         err = put(to, &(table){kinds[k].name, kinds[k].title, kinds[k].note, kinds[k].columns,
                                kinds[k].n, items, n});

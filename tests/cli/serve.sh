@@ -1,6 +1,8 @@
+#!/usr/bin/env bash
 # `pedrobench serve`: loops, traces, limits, what is in the file, repetition, interruption,
 # refusals.
-. "$(dirname "$0")/check.bash"
+# shellcheck source=tests/cli/check.bash
+. "$(dirname "${BASH_SOURCE[0]}")/check.bash"
 serve() { "$PEDROBENCH" serve --random 32x64x2x4x2x90 --budget 4k --quiet "$@"; }
 # read_h5 FILE CODE: Python with the file as f and numpy as np; exits 0 if the code's asserts hold.
 read_h5() {
@@ -11,10 +13,10 @@ s = {k: f["serve/steps/" + k][:] for k in f["serve/steps"]}
 exec(sys.argv[2])' "$@"
     ok "$1: $2" [ "$code" -eq 0 ]
 }
-same="--tenants 12 --prompt 4-20 --output 2-9 --requests 60 --seed 5"
+same=(--tenants 12 --prompt 4-20 --output 2-9 --requests 60 --seed 5)
 
 # An open loop: every request and step is in the file, and they agree with each other.
-exits 0 serve $same --rate 400 --slo ttft=1s,tpot=1s --warm-up 10 --out "$tmp/open.h5"
+exits 0 serve "${same[@]}" --rate 400 --slo ttft=1s,tpot=1s --warm-up 10 --out "$tmp/open.h5"
 for line in "TTFT +all +50 " "end to end +pedro" "^ITL" "^lora +3 " "^attention" "^other" "goodput"; do
     prints "$line"
 done
@@ -65,14 +67,14 @@ ok "tables as files" [ -s "$tmp/tables/serving-latency.tex" ] && [ -s "$tmp/tabl
 
 # The same again does nothing.
 before=$(sha256sum <"$tmp/open.h5")
-exits 0 "$PEDROBENCH" serve --random 32x64x2x4x2x90 --budget 4k $same --rate 400 \
+exits 0 "$PEDROBENCH" serve --random 32x64x2x4x2x90 --budget 4k "${same[@]}" --rate 400 \
     --slo ttft=1s,tpot=1s --warm-up 10 --out "$tmp/open.h5"
 says "complete"
 ok "the file stays" [ "$before" = "$(sha256sum <"$tmp/open.h5")" ]
 
 # What is served does not depend on how: one slot or many, chunks, memory for a few adapters.
-exits 0 serve $same --clients 3 --slots 2 --rows 5 --out "$tmp/few.h5"
-exits 0 serve $same --rate 1000 --cv 4 --adapter-memory 40k --out "$tmp/memory.h5"
+exits 0 serve "${same[@]}" --clients 3 --slots 2 --rows 5 --out "$tmp/few.h5"
+exits 0 serve "${same[@]}" --rate 1000 --cv 4 --adapter-memory 40k --out "$tmp/memory.h5"
 digests='import sys, h5py
 files = [h5py.File(p) for p in sys.argv[1:]]
 for name in "tenant", "prompt", "output", "digest":
@@ -116,8 +118,8 @@ exits 0 serve --tenants 4 --clients 2 --seconds 0.4 --out "$tmp/time.h5"
 read_h5 "$tmp/time.h5" 'assert r["scheduled"].max() < 4e8 <= about["end_ns"] < 3e9 and len(r["tenant"]) > 8'
 
 # Lengths of a task's examples.
-exits 0 "$PEDROBENCH" serve --random 32x64x2x4x2x300 --budget 4k --quiet --prompt task:yesno \
-    --requests 20 --out "$tmp/task.h5"
+exits 0 "$PEDROBENCH" serve --model "$PB_SOURCE/paper/backbone-bytes" --quiet --budget 4k \
+    --methods lora --prompt task:yesno --requests 20 --out "$tmp/task.h5"
 read_h5 "$tmp/task.h5" 'assert len(set(r["prompt"])) > 3 and r["output"].max() < 12'
 
 # Ctrl-C: what was served is in the file, and shown. (Not through a function, which would run in a
@@ -140,7 +142,7 @@ assert 5 < len(r["tenant"]) < 5000 and (r["outcome"] == 2).sum() > 5 and len(s["
 exits 0 "$PEDROBENCH" inspect "$tmp/c.h5"
 
 # Figures.
-exits 0 serve $same --rate 800 --warm-up 10 --out "$tmp/runs/fast.h5"
+exits 0 serve "${same[@]}" --rate 800 --warm-up 10 --out "$tmp/runs/fast.h5"
 cp "$tmp/open.h5" "$tmp/few.h5" "$tmp/runs"
 exits 0 serve --methods lora --tenants 3 --requests 20 --out "$tmp/runs/3.h5"
 exits 0 serve --methods lora --tenants 9 --requests 20 --out "$tmp/runs/9.h5"
@@ -153,30 +155,30 @@ if command -v gnuplot >/dev/null; then
 fi
 
 # Refusals.
-g="--random 32x64x2x4x2x90 --budget 4k"
-refuses 2 serve $g --rate 3 --clients 2
-refuses 2 serve $g --rate fast
-refuses 2 serve $g --rate 3 --seconds 2 --requests 9
-refuses 2 serve $g --methods lorra
-refuses 2 serve $g --methods full
-refuses 2 serve $g --set ia3.what=1
-refuses 2 serve $g --set lora
-refuses 2 serve $g --methods ia3 --set lora.rank=2
-refuses 2 serve $g --popularity zipf
-refuses 2 serve $g --prompt 9-3
-refuses 2 serve $g --prompt task:yesno --output 4
-refuses 2 serve $g --slo ttft=fast
-refuses 2 serve $g --slo ttft=1us
-refuses 2 serve $g --tenants 2
-refuses 2 serve $g --adapter-memory 10
+refuse() { refuses "$1" serve --random 32x64x2x4x2x90 --budget 4k "${@:2}"; }
+refuse 2 --rate 3 --clients 2
+exits 2 serve --rate fast
+refuse 2 --rate 3 --seconds 2 --requests 9
+refuse 2 --methods lorra
+refuse 2 --methods full
+refuse 2 --set ia3.what=1
+exits 2 serve --set lora
+refuse 2 --methods ia3 --set lora.rank=2
+refuse 2 --popularity zipf
+refuse 2 --prompt 9-3
+refuse 2 --prompt task:yesno --output 4
+exits 2 serve --slo ttft=fast
+exits 2 serve --slo ttft=1us
+refuse 2 --tenants 2
+refuse 2 --adapter-memory 10
 says "more than the limit of 10"
-refuses 2 serve $g --clients 9 --queue 3
-refuses 2 serve $g --beam 3 --slots 2
-refuses 2 serve $g --trace "$tmp/trace.csv" --prompt 3
-refuses 1 serve $g --trace "$tmp/trace.csv" --tenants 4
+refuse 2 --clients 9 --queue 3
+refuse 2 --beam 3 --slots 2
+refuse 2 --trace "$tmp/trace.csv" --prompt 3
+refuse 1 --trace "$tmp/trace.csv" --tenants 4
 says "unknown tenant 4"
-refuses 1 serve $g --trace "$tmp/nothing.csv"
-refuses 1 serve $g --prompt 70000
+refuse 1 --trace "$tmp/nothing.csv"
+refuse 1 --prompt 70000
 says "context"
 refuses 2 serve --random nothing-7b
 refuses 1 table "$tmp/open.h5"

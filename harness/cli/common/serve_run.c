@@ -79,11 +79,11 @@ static pb_err read_load(settings *s, const json_t *c)
 static pb_err read_settings(settings *s, const json_t *c)
 {
     static const char *const known[] = {
-        "kind",    "model",        "methods",  "options", "budgets",    "adapters", "tenants",
-        "clients", "rate",         "rate_end", "cv",      "trace",      "prompt",   "output",
-        "task",    "data",         "requests", "seconds", "warm_up",    "beam",     "slots",
-        "rows",    "queue",        "ttft_ms",  "tpot_ms", "popularity", "weights",  "seed",
-        "threads", "trace_sha256", NULL};
+        "kind",    "model",        "methods",        "options", "budgets",    "adapters", "tenants",
+        "clients", "rate",         "rate_end",       "cv",      "trace",      "prompt",   "output",
+        "task",    "data",         "requests",       "seconds", "warm_up",    "beam",     "slots",
+        "rows",    "queue",        "ttft_ms",        "tpot_ms", "popularity", "weights",  "seed",
+        "threads", "trace_sha256", "adapter_memory", NULL};
     const char *kind = "serve", *weights = "auto";
     int64_t threads = pb_threads();
     *s = (settings){.requests = -1,
