@@ -5,7 +5,7 @@
 
 : "${out:?is set by paper/reproduce}"
 
-backbone=(--model paper/backbone-bytes --budget 0.5%)
+backbone=(--model paper/backbone-bytes --budget 3.2%)
 methods=(base lora ia3 prefix pedro)
 load=(--tenants 64 --prompt 32-96 --output 16-48 --slo 'ttft=100ms,tpot=20ms')
 
@@ -22,7 +22,7 @@ bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
 
 # Rising load.
 for method in base lora pedro; do
-    for rate in 10 20 40 60 80 100; do
+    for rate in 20 40 60 80 100 140; do
         bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --seconds 6 \
             --out "$out/load/$method-$rate.h5" >/dev/null
     done
@@ -30,7 +30,7 @@ done
 
 # Bursts and a ramp, all methods in one batch.
 bench serve "${backbone[@]}" "${load[@]}" --rate 30 --cv 4 --seconds 15 --out "$out/bursts.h5" >/dev/null
-bench serve "${backbone[@]}" "${load[@]}" --rate 5:100 --seconds 15 --out "$out/ramp.h5" >/dev/null
+bench serve "${backbone[@]}" "${load[@]}" --rate 5:120 --seconds 15 --out "$out/ramp.h5" >/dev/null
 
 # More tenants; then more of them than there is memory for.
 for method in lora ia3 prefix pedro; do

@@ -20,6 +20,6 @@ legend = "set key at screen left_(14), screen bottom_(16.5 * key_rows + 4) left 
 empty = "set label 9 'no complete run' at graph 0.5,0.5 center tc rgb '#666666'"
 # Ticks of a logarithmic y axis from `ylo_` to `yhi_`.
 log_ticks = "set ytics (); k = floor(log10(ylo_)); while (10.0 ** k <= yhi_) { do for [d = 1:9] { \
-    if (d == 1 || ((d == 2 || d == 5) && yhi_ / ylo_ < 300) || yhi_ / ylo_ < 2.8) { \
+    if (d == 1 || ((d == 2 || d == 5) && yhi_ / ylo_ < 300) || yhi_ / ylo_ < 6) { \
     set ytics add (sprintf('%g', d * 10.0 ** k) d * 10.0 ** k 0) } else { \
     set ytics add ('' d * 10.0 ** k 1) } }; k = k + 1 }"

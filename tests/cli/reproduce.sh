@@ -6,7 +6,7 @@
 
 copy=$tmp/a\ copy
 mkdir -p "$tmp/bin" "$copy/paper"
-cp "$PB_SOURCE/paper/reproduce" "$PB_SOURCE/paper/lib.sh" "$copy/paper"
+cp "$PB_SOURCE/paper/reproduce" "$PB_SOURCE/paper/lib.sh" "$PB_SOURCE/paper/latency.sh" "$copy/paper"
 printf '{\n "tasks": {},\n "latency": {}\n}\n' >"$copy/paper/quick.json"
 export PATH=$tmp/bin:$PATH STAND_IN=$tmp/bin MISSING='' SWEEP=0
 cat >"$tmp/bin/dpkg-query" <<'END'
@@ -55,6 +55,11 @@ exits 0 "$copy/paper/reproduce"
 says 'running sweep paper/quick.json --out runs/quick$'
 says 'running report runs/quick --out runs/quick/report.html$'
 prints "^Report +$copy/runs/quick/report.html"
+exits 0 "$copy/paper/reproduce" latency
+says 'running latency --model paper/backbone-bytes .* --out runs/latency/batch.h5$'
+says 'running serve --model paper/backbone-bytes .* --out runs/latency/closed/mixed.h5$'
+says 'running report runs/latency --out runs/latency/report.html'
+prints "^Results \(HDF5\)  $copy/runs/latency$"
 exits 0 "$copy/paper/reproduce" --quiet quick
 ok "--quiet shows no progress" test "$(grep -c running "$tmp/err")" = 0
 cd "$tmp/bin" || exit
@@ -75,7 +80,7 @@ chmod +x "$tmp/bin/pdflatex"
 mkdir "$copy/paper/article"
 exits 0 "$copy/paper/reproduce" --list
 prints '^ +Large. Needs --data'
-ok "all tables are listed" test "$(grep -c '^[a-z]' "$tmp/out")" = 3
+ok "all tables are listed" test "$(grep -c "^[a-z]" "$tmp/out")" = 4
 exits 1 "$copy/paper/reproduce" --all --quiet
 says '^large is left out'
 says 'these failed: article$'
