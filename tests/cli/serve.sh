@@ -110,7 +110,7 @@ exits 0 serve --methods lora --set lora.rank=3 --tenants 2 --requests 8 --out "$
 read_h5 "$tmp/set.h5" 'assert f["serve/methods/lora"].attrs["knob_value"] == 3'
 
 exits 0 "$PEDROBENCH" train --model "$PB_SOURCE/paper/backbone-bytes" --task yesno --method ia3 --steps 1 \
-    --train-examples 8 --valid-examples 2 --test-examples 2 --quiet --out "$tmp/trained.h5"
+    --train-examples 40 --valid-examples 2 --test-examples 2 --quiet --out "$tmp/trained.h5"
 for memory in 1G 10k; do
     exits 0 "$PEDROBENCH" serve --model "$PB_SOURCE/paper/backbone-bytes" --quiet --requests 20 --tenants 3 \
         --adapter "$tmp/trained.adapter" --adapter-memory $memory --out "$tmp/trained$memory.h5"
