@@ -119,6 +119,15 @@ assert len(set(r["tenant"])) == 3 and (r["outcome"] == 2).all()'
 done
 exits 0 "$PB_PYTHON" -c "$digests" "$tmp/trained1G.h5" "$tmp/trained10k.h5"
 
+# Components: the bare backbone has no adapters, LoRA works in every row.
+exits 0 serve --methods base --requests 20 --out "$tmp/base.h5"
+read_h5 "$tmp/base.h5" 'assert not s["adapter_flops"].any() and not s["adapter_regions"].any()
+assert (s["attention_flops"] > 0).all() and (s["head_read_bytes"][s["outputs"] > 0] > 0).all()
+assert not s["adapter_bytes"].any() and not s["tenants"].any()'
+exits 0 serve --methods lora --requests 20 --out "$tmp/lora.h5"
+read_h5 "$tmp/lora.h5" 'assert (s["adapter_flops"] > 0).all() and (s["adapter_read_bytes"] > 0).all()
+assert (s["adapter_bytes"] == s["tenants"] * f["serve/methods/lora"].attrs["bytes_per_tenant"]).all()'
+
 # A queue for one: what is turned away is counted.
 exits 0 serve --tenants 4 --rate 100000 --requests 40 --queue 1 --slots 1 --warm-up 0 --format csv
 prints ",all,4,40,[1-9][0-9]?,[1-9][0-9]?,0,0,"
