@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "serve/decode.h"
 #include "serve/loader.h"
+#include "serve/session.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -306,6 +307,47 @@ static void test_broken_folder(void **state)
     memcpy(folders[1], kept, sizeof kept);
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Between requests, and while adapters come in, a session sleeps; none is late for it.
+static void test_session_sleeps(void **state)
+{
+    (void)state;
+    enum { N = 8, GAP = 60000000 };
+    rig g;
+    pb_request r[REQUESTS];
+    pb_due due[N];
+    rig_up(&g, &limits, largest);
+    make_requests(r);
+    for (size_t i = 0; i < N; i++) {
+        due[i] = (pb_due){.at = (int64_t)i * GAP};
+        r[i].tenant = (int)i; // each has to be loaded
+    }
+    pb_session s = {.server = g.server,
+                    .engine = pb_model_engine_get(g.engine),
+                    .store = &g.store,
+                    .due = due,
+                    .request = r,
+                    .n = N};
+    double cpu = cpu_seconds();
+    OK(pb_session_run(&s));
+    cpu = cpu_seconds() - cpu;
+    double wall = 1e-9 * (double)(s.end - s.start);
+    assert_true(wall > 1e-9 * (N - 1) * GAP);
+    assert_true(cpu < 0.5 * wall);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(r[i].outcome, PB_SERVED);
+        assert_true(r[i].scheduled == s.start + due[i].at && r[i].queued >= r[i].scheduled);
+    }
+    assert_int_equal(g.store.loads, N);
+    rig_down(&g);
+}
+
 // The components' times are parts of a step's.
 static void test_times(void **state)
 {
@@ -363,6 +405,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_served_as_alone), cmocka_unit_test(test_stop_sequences),
         cmocka_unit_test(test_refusals),        cmocka_unit_test(test_broken_folder),
-        cmocka_unit_test(test_times),           cmocka_unit_test(test_no_allocation)};
+        cmocka_unit_test(test_times),           cmocka_unit_test(test_session_sleeps),
+        cmocka_unit_test(test_no_allocation)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
