@@ -12,11 +12,14 @@ load=(--tenants 64 --prompt 32-96 --output 16-48 --slo 'ttft=100ms,tpot=20ms')
 # Batches: anchors, same and different adapters, one forward per tenant.
 bench latency "${backbone[@]}" --tenants 1,2,4,8,16 --seconds 60 --out "$out/batch.h5" >/dev/null
 
-# Served in a closed loop: every method alone, and all of them in one batch.
+# Served in a closed loop: every method alone, the base model once more (what differs between its two
+# runs is noise), and all methods in one batch.
 for method in "${methods[@]}"; do
     bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --clients 16 --requests 600 \
         --out "$out/closed/$method.h5" >/dev/null
 done
+bench serve "${backbone[@]}" "${load[@]}" --methods base --clients 16 --requests 600 \
+    --out "$out/closed/base-again.h5" >/dev/null
 bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
     --out "$out/closed/mixed.h5" >/dev/null
 

@@ -13,9 +13,10 @@
 #include "results/stats.h"
 
 // Attributes: workload (in words), methods: {NAME: {index, trainable, bytes_per_tenant, tenants,
-// knob?, knob_value?}}, warm_up (requests that do not count), counted_ns (when the first that
-// counts was due), end_ns, ttft_limit_ms? and tpot_limit_ms? (what goodput asks for),
-// backbone_bytes, kv_bytes, activation_bytes, adapter_peak_bytes, adapter_limit_bytes?, evictions.
+// knob?, knob_value?}}, outcomes (what their numbers mean), warm_up (requests that do not count),
+// counted_ns (when the first that counts was due), end_ns, ttft_limit_ms? and tpot_limit_ms? (what
+// goodput asks for), backbone_bytes, kv_bytes, activation_bytes, adapter_peak_bytes,
+// adapter_limit_bytes?, evictions.
 
 enum { PB_SERVED_PARTS = 4 }; // backbone, attention, adapter, head
 extern const char *const pb_served_parts[PB_SERVED_PARTS];

@@ -159,6 +159,9 @@ prints "^TTFT"
 read_h5 "$tmp/c.h5" 'assert f.attrs["status"] in ("interrupted", b"interrupted")
 assert 5 < len(r["tenant"]) < 5000 and (r["outcome"] == 2).sum() > 5 and len(s["rows"]) > 10'
 exits 0 "$PEDROBENCH" inspect "$tmp/c.h5"
+mv "$tmp/c.h5" "$tmp/kept.h5"
+exits 0 "$PEDROBENCH" rebuild "$tmp/c.jsonl"
+exits 0 h5diff "$tmp/c.h5" "$tmp/kept.h5"
 
 # Figures.
 exits 0 serve "${same[@]}" --rate 800 --warm-up 10 --out "$tmp/runs/fast.h5"

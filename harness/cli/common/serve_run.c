@@ -630,6 +630,10 @@ static pb_err describe(run *u)
         failed |= json_object_set_new(a, "ttft_limit_ms", json_real(u->s.ttft_ms)) != 0;
     if (!failed && !isnan(u->s.tpot_ms))
         failed |= json_object_set_new(a, "tpot_limit_ms", json_real(u->s.tpot_ms)) != 0;
+    json_t *outcomes = json_array();
+    for (int i = PB_WAITING; i <= PB_NO_ADAPTER && !failed; i++)
+        failed |= json_array_append_new(outcomes, json_string(pb_outcome_name((pb_outcome)i))) != 0;
+    failed |= json_object_set_new(a, "outcomes", outcomes) != 0;
     u->served->about = a;
     return failed ? pb_fail(PB_MEMORY, NULL, "no memory for the results") : PB_OK;
 }
