@@ -47,6 +47,6 @@ bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 -
 
 bench table "$out/batch.h5" --latency
 bench table "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --serving
-bench table "$out" --out "$out/tables"
+bench table "$out/batch.h5" "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --out "$out/tables"
 bench plot "$out" --out "$out/figures" --terminals svg,png,tex
 bench report "$out" --out "$out/report.html" --title "Pedrobench: latency"

@@ -1101,6 +1101,7 @@ static bool served_latency(sheet *s, const pb_summary *m)
 
 typedef struct load_point {
     const char *label;
+    char *key;                         // what else was asked for
     double rate, tokens, ttft[2], e2e; // ms; ttft: median, 90th percentile
     bool knee;
 } load_point;
@@ -1109,7 +1110,20 @@ static int by_load(const void *pa, const void *pb)
 {
     const load_point *a = pa, *b = pb;
     int c = strcmp(a->label, b->label);
+    c = c ? c : strcmp(a->key, b->key);
     return c ? c : (a->rate > b->rate) - (a->rate < b->rate);
+}
+
+// The workload but for its rate, as text.
+static char *load_key(const json_t *config)
+{
+    static const char *const loads[] = {"rate", "seconds", "requests", "warm_up", "seed"};
+    json_t *copy = json_copy((json_t *)config);
+    for (size_t i = 0; copy && i < sizeof loads / sizeof *loads; i++)
+        json_object_del(copy, loads[i]);
+    char *text = copy ? json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    json_decref(copy);
+    return text;
 }
 
 static bool load_point_of(load_point *p, const pb_record *r)
@@ -1120,28 +1134,50 @@ static bool load_point_of(load_point *p, const pb_record *r)
         pb_serving_report_make(&v, r->serving, ""))
         return false;
     const pb_serving_line *ttft = &v.lines[PB_TTFT * v.n_totals];
-    *p = (load_point){pb_summary_served_label(r),         json_number_value(offered),
-                      v.totals[0].tokens_per_second,      {ttft->at[0], ttft->at[1]},
-                      v.lines[PB_E2E * v.n_totals].at[0], false};
+    *p = (load_point){.label = pb_summary_served_label(r),
+                      .rate = json_number_value(offered),
+                      .tokens = v.totals[0].tokens_per_second,
+                      .ttft = {ttft->at[0], ttft->at[1]},
+                      .e2e = v.lines[PB_E2E * v.n_totals].at[0]};
     pb_serving_report_free(&v);
-    return isfinite(p->tokens) && isfinite(p->ttft[0]);
+    if (!isfinite(p->tokens) || !isfinite(p->ttft[0]))
+        return false;
+    p->key = load_key(r->config);
+    return p->key != NULL;
 }
 
-// Of the points of each label, the one of most throughput per time that a request takes.
-static void mark_knees(load_point *v, size_t n)
+// Points of one workload at several rates.
+static size_t load_end(const load_point *v, size_t n, size_t i)
 {
-    for (size_t i = 0, best = 0; i < n; i++) {
-        bool first = !i || strcmp(v[i].label, v[i - 1].label);
-        if (first || v[i].tokens / v[i].e2e > v[best].tokens / v[best].e2e) {
-            v[first ? i : best].knee = false;
-            best = i;
-        }
-        if (i + 1 == n || strcmp(v[i].label, v[i + 1].label))
-            v[best].knee = true;
-    }
+    size_t end = i + 1;
+    while (end < n && !strcmp(v[end].label, v[i].label) && !strcmp(v[end].key, v[i].key))
+        end++;
+    return end;
 }
 
-// One block per label with at least two rates.
+// Whether a workload of the same label has more points, or as many and comes before.
+static bool load_has_better(const load_point *v, size_t n, size_t i)
+{
+    size_t own = load_end(v, n, i) - i;
+    for (size_t k = 0, end; k < n; k = end) {
+        end = load_end(v, n, k);
+        if (k != i && !strcmp(v[k].label, v[i].label) &&
+            (end - k > own || (end - k == own && k < i)))
+            return true;
+    }
+    return false;
+}
+
+static void mark_knee(load_point *v, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (v[i].tokens / v[i].e2e > v[best].tokens / v[best].e2e)
+            best = i;
+    v[best].knee = true;
+}
+
+// One block per label: of its workloads the one with the most rates, at least two.
 static bool load(sheet *s, const pb_summary *m)
 {
     load_point *v = calloc(m->n_served + 1, sizeof *v);
@@ -1153,15 +1189,14 @@ static bool load(sheet *s, const pb_summary *m)
         n += load_point_of(&v[n], m->served[i]);
     if (n)
         qsort(v, n, sizeof *v, by_load);
-    mark_knees(v, n);
     fputs("# series\trate\ttokens_per_second\tttft_p50_ms\tttft_p90_ms\te2e_p50_ms\tknee\n",
           s->dat);
     for (size_t i = 0, end; i < n; i = end) {
-        for (end = i; end < n && !strcmp(v[end].label, v[i].label);)
-            end++;
-        if (end - i < 2)
+        end = load_end(v, n, i);
+        if (end - i < 2 || load_has_better(v, n, i))
             continue;
         series[n_series++] = v[i].label;
+        mark_knee(v + i, end - i);
         for (size_t k = i; k < end; k++) {
             field(s->dat, v[k].label);
             number(s->dat, v[k].rate);
@@ -1188,6 +1223,8 @@ static bool load(sheet *s, const pb_summary *m)
     panel_ranges(s, y, 2);
     var_number(s, "xhi", xhi);
     var_number(s, "panels", 2);
+    for (size_t i = 0; i < n; i++)
+        free(v[i].key);
     free(v);
     free(series);
     return n_series > 0;

@@ -350,7 +350,9 @@ pb_err pb_serving_report_make(pb_serving_report *out, const pb_serving *s, const
     }
     make_parts(out->parts, s, run);
     PB_GO(make_memory(&out->memory, s));
+    const char *slash = strrchr(run, '/');
     out->memory.run = run;
+    out->memory.name = slash ? slash + 1 : run;
     out->memory.tenants = number_of(s->about, "tenants");
 done:
     if (err)

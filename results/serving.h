@@ -114,7 +114,7 @@ typedef struct pb_serving_part {
 } pb_serving_part;
 
 typedef struct pb_serving_memory {
-    const char *run;
+    const char *run, *name; // name: the file's, without its folder
     double tenants, backbone, kv, activations, adapter_peak, adapter_limit;
     double evictions, load_median_ms, load_max_ms; // from when it was asked for
     size_t loads, failures;

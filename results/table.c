@@ -989,7 +989,8 @@ static const column part_columns[] = {
     {"share", "time %", PERCENT, ONE(pb_serving_part, share)},
 };
 static const column memory_columns[] = {
-    {"run", "run", TEXT, ONE(pb_serving_memory, run)},
+    {"run", NULL, TEXT, ONE(pb_serving_memory, run)},
+    {NULL, "run", TEXT, ONE(pb_serving_memory, name)},
     {"tenants", "tenants", WHOLE, ONE(pb_serving_memory, tenants)},
     {"backbone_bytes", "backbone", SHORT, ONE(pb_serving_memory, backbone)},
     {"kv_bytes", "keys, values", SHORT, ONE(pb_serving_memory, kv)},

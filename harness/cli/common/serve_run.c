@@ -393,12 +393,13 @@ static pb_err make_requests(run *u, const extent *x)
     return PB_OK;
 }
 
-// Room for everything that is recorded while the session runs. A step takes at least one row, and
-// a request loads an adapter once at most.
+// Room for everything that is recorded while the session runs. A step without decoding ends a
+// prompt, or has as many rows of one as it may; and a request loads an adapter once at most.
 static pb_err make_records(run *u, const extent *x)
 {
     pb_serving *v = u->served;
-    v->step = malloc((x->prompts + x->outs) * sizeof *v->step);
+    size_t steps = x->outs + u->n + x->prompts / u->limits.rows;
+    v->step = malloc(steps * sizeof *v->step);
     v->load = malloc(u->n * sizeof *v->load);
     return v->step && v->load ? PB_OK
                               : pb_fail(PB_MEMORY, "ask for fewer",
@@ -465,13 +466,13 @@ static pb_err set_up(run *u)
     PB_TRY(make_kinds(u));
     PB_TRY(pb_tenants_make(&u->tenants, s->load.tenants,
                            s->adapter_memory > 0 ? (size_t)s->adapter_memory : SIZE_MAX));
-    PB_TRY(make_requests(u, &x));
-    PB_TRY(make_records(u, &x));
     u->limits = (pb_server_limits){.slots = (size_t)s->slots,
                                    .beam = (size_t)s->beam,
                                    .positions = x.request,
                                    .rows = (size_t)s->rows,
                                    .queue = (size_t)s->queue};
+    PB_TRY(make_requests(u, &x));
+    PB_TRY(make_records(u, &x));
     bool whole = false;
     for (size_t i = 0; i < u->tenants.n_kinds; i++)
         whole |= u->tenants.kind[i].method && u->tenants.kind[i].method->whole_prompt;
