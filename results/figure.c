@@ -1117,7 +1117,8 @@ static int by_load(const void *pa, const void *pb)
 // The workload but for its rate, as text.
 static char *load_key(const json_t *config)
 {
-    static const char *const loads[] = {"rate", "seconds", "requests", "warm_up", "seed"};
+    static const char *const loads[] = {"rate", "seconds", "requests", "warm_up",
+                                        "seed", "ttft_ms", "tpot_ms"};
     json_t *copy = json_copy((json_t *)config);
     for (size_t i = 0; copy && i < sizeof loads / sizeof *loads; i++)
         json_object_del(copy, loads[i]);
