@@ -1,21 +1,11 @@
 #include "model/open_model.h"
 
-#include "model/presets.h"
-
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 static pb_err random_shape(pb_config *c, const char *text)
 {
-    json_t *preset;
-    if (!isdigit((unsigned char)*text)) {
-        PB_TRY(pb_preset_find(&preset, text));
-        pb_err err = pb_config_from_json(c, preset);
-        json_decref(preset);
-        return err;
-    }
     size_t *const to[] = {&c->width, &c->ffn, &c->layers, &c->heads, &c->kv_heads, &c->vocab};
     const char *hint = "WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB, e.g. 288x768x6x6x6x32000";
     const char *s = text;
