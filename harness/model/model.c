@@ -514,6 +514,19 @@ pb_err pb_model_random(pb_model **out, const pb_config *config, uint64_t seed,
     return err;
 }
 
+pb_err pb_model_preset(pb_model **out, const pb_config *config, uint64_t seed,
+                       const pb_model_args *args)
+{
+    pb_tensors *t;
+    PB_TRY(pb_random_tensors(&t, config, &(pb_random){seed, PB_BF16}));
+    pb_err err = build(out, config, t, seed, args);
+    pb_tensors_close(t);
+    if (!err)
+        snprintf((*out)->source, sizeof(*out)->source, "random, seed %llu",
+                 (unsigned long long)seed);
+    return err;
+}
+
 void pb_model_close(pb_model *m)
 {
     if (!m)

@@ -66,6 +66,9 @@ pb_err pb_model_open(pb_model **out, const char *path, const pb_model_args *args
 // by sqrt(2 L), norms at one.
 pb_err pb_model_random(pb_model **out, const pb_config *config, uint64_t seed,
                        const pb_model_args *args);
+// The model that a folder with these weights would be (`pedrobench model new --random`), in bf16.
+pb_err pb_model_preset(pb_model **out, const pb_config *config, uint64_t seed,
+                       const pb_model_args *args);
 void pb_model_close(pb_model *m);
 
 // Packs the trained weights again, after the optimizer changed them.

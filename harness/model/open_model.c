@@ -1,5 +1,8 @@
 #include "model/open_model.h"
 
+#include "model/presets.h"
+
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +37,26 @@ static const char *geometry_of(const char *name)
     return strncmp(name, mark, sizeof mark - 1) ? NULL : name + sizeof mark - 1;
 }
 
+static bool is_preset(const char *geometry)
+{
+    return isalpha((unsigned char)*geometry);
+}
+
+static pb_err preset_shape(pb_config *c, const char *name)
+{
+    json_t *j;
+    PB_TRY(pb_preset_find(&j, name));
+    pb_err err = pb_config_from_json(c, j);
+    json_decref(j);
+    return err;
+}
+
 pb_err pb_open_config(pb_config *out, const char *name)
 {
     const char *g = geometry_of(name);
-    return g ? random_shape(out, g) : pb_model_config(out, name);
+    return !g             ? pb_model_config(out, name)
+           : is_preset(g) ? preset_shape(out, g)
+                          : random_shape(out, g);
 }
 
 pb_err pb_open_model(pb_model **out, const char *name, uint64_t seed, const pb_model_args *args)
@@ -46,5 +65,6 @@ pb_err pb_open_model(pb_model **out, const char *name, uint64_t seed, const pb_m
     if (!geometry_of(name))
         return pb_model_open(out, name, args);
     PB_TRY(pb_open_config(&c, name));
-    return pb_model_random(out, &c, seed, args);
+    return is_preset(geometry_of(name)) ? pb_model_preset(out, &c, seed, args)
+                                        : pb_model_random(out, &c, seed, args);
 }
