@@ -23,13 +23,18 @@ enum {
     KEY_EMIT,
     KEY_TO,
     KEY_ONLY,
-    KEY_LABEL
+    KEY_LABEL,
+    KEY_LINES
 };
 
 static const struct argp_option opts[] = {
     {"out", 'o', "DIR", 0, "Folder of the results", 0},
     {"data", 'd', "DIR", 0, "Folder with the original files of data sets", 0},
     {"model", 'm', "PATH", 0, "Backbone, instead of the one the file names", 0},
+    {"jobs", 'j', "N", 0,
+     "Runs at a time (default 1), which share the threads: faster where models are small; each "
+     "has its own model in memory. Results are the same",
+     0},
     {"timeout", KEY_TIMEOUT, "TIME", 0,
      "Stop a run after 90, 90s, 30m or 2h; it is unfinished, and goes on the next time", 0},
     {"retry", KEY_RETRY, 0, 0, "Also the runs that diverged or failed", 0},
@@ -47,6 +52,7 @@ static const struct argp_option opts[] = {
     {"to", KEY_TO, "FILE", 0, "Write the script there", 2},
     // The runner's: also leaves Ctrl-C to it.
     {"label", KEY_LABEL, "TEXT", OPTION_HIDDEN, 0, 0},
+    {"lines", KEY_LINES, 0, OPTION_HIDDEN, 0, 0},
     {0}};
 
 static void parse_timeout(struct argp_state *state, const char *arg, double *out)
@@ -93,6 +99,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'm':
         s->model = arg;
         break;
+    case 'j':
+        if (pb_parse_size(arg, "--jobs", &s->jobs))
+            pb_usage_error(state);
+        if (!s->jobs || s->jobs > 1024)
+            argp_error(state, "--jobs is %s, not 1 to 1024", arg);
+        break;
     case 'q':
         s->quiet = true;
         break;
@@ -123,6 +135,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LABEL:
         s->label = arg;
         signal(SIGINT, SIG_IGN);
+        break;
+    case KEY_LINES:
+        pb_progress_lines();
         break;
     case ARGP_KEY_ARG:
         if (s->file)
@@ -157,6 +172,7 @@ static const struct argp argp = {
     "keys are in paper/README.md.\n\n"
     "Examples:\n"
     "  pedrobench sweep paper/quick.json --out runs/quick\n"
+    "  pedrobench sweep paper/quick.json --out runs/quick --jobs 2\n"
     "  pedrobench sweep paper/quick.json --out runs/quick --status\n"
     "  pedrobench sweep paper/quick.json --out runs/quick --shard 1/4 --timeout 2h\n"
     "  pedrobench sweep paper/quick.json --out runs/quick --emit make --to jobs.mk\n"
@@ -178,7 +194,7 @@ static pb_err only(pb_sweep *s, const char *id)
 
 static pb_err run(int argc, char **argv)
 {
-    args a = {.s = {.shards = 1}};
+    args a = {.s = {.shards = 1, .jobs = 1}};
     pb_sweep *s = &a.s;
     argp_parse(&argp, argc, argv, 0, 0, &a);
     pb_log_quiet(s->quiet);

@@ -9,7 +9,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static bool quiet;
+static bool quiet, lines;
 static bool line_open; // a progress line without a newline is on the terminal
 static volatile sig_atomic_t stop_requested;
 
@@ -71,7 +71,7 @@ static void format_time(char out[16], double s)
 
 static void draw(pb_progress *p, const char *detail, bool last)
 {
-    bool tty = isatty(STDERR_FILENO);
+    bool tty = !lines && isatty(STDERR_FILENO);
     double now = pb_now(), spent = now - p->start;
     double wait = tty ? 0.1 : p->interval;
     if (quiet || (!last && now - p->last_draw < wait))
@@ -98,6 +98,11 @@ static void draw(pb_progress *p, const char *detail, bool last)
     } else {
         fputc('\n', stderr);
     }
+}
+
+void pb_progress_lines(void)
+{
+    lines = true;
 }
 
 void pb_progress_begin(pb_progress *p, const char *label, int64_t done, int64_t total)

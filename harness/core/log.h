@@ -25,7 +25,8 @@ void pb_progress_begin(pb_progress *p, const char *label, int64_t done, int64_t 
 // `detail` is free text such as "loss 2.31  812 tokens/s"; may be NULL.
 void pb_progress_update(pb_progress *p, int64_t done, const char *detail);
 void pb_progress_end(pb_progress *p, const char *detail);
-void pb_progress_hide(void); // before another process writes to the terminal
+void pb_progress_lines(void); // on a terminal too: others write to it at the same time
+void pb_progress_hide(void);  // before another process writes to the terminal
 
 // Ctrl-C and SIGTERM set a flag that long loops look at; a second one ends the program at once.
 void pb_signals_install(void);

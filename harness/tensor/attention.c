@@ -228,15 +228,16 @@ static void block_back(const pb_ctx *c, const struct attention *o, size_t M, siz
     if (dv)
         c->k->outer(dv, lddv, s, PB_NR, dout, ldo, M, n, D, 1);
     c->k->panel[PB_PANEL_FP32](dp, PB_NR, dout, ldo, vp, M, D, PB_NR, false);
+    const real now = cap > 0 ? 1 : scale, later = cap > 0 ? scale : 1; // the slope comes first
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < n; j++)
-            s[i * PB_NR + j] *= dp[i * PB_NR + j] - delta[i];
+            s[i * PB_NR + j] = now * (s[i * PB_NR + j] * (dp[i * PB_NR + j] - delta[i]));
     if (cap > 0)
         c->k->mul(s, s, slope, M * PB_NR);
     if (dq)
-        c->k->axpys(dq, ldq, s, PB_NR, krow, ldk, M, n, D, scale);
+        c->k->axpys(dq, ldq, s, PB_NR, krow, ldk, M, n, D, later);
     if (dk)
-        c->k->outer(dk, lddk, s, PB_NR, q, ldq, M, n, D, scale);
+        c->k->outer(dk, lddk, s, PB_NR, q, ldq, M, n, D, later);
 }
 
 static void backward_task(const pb_ctx *c, const struct attention *o, size_t s, size_t g)

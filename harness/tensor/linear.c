@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    ROW_BLOCK = 112,
+    ROW_BLOCK = 256, // with K_BLOCK inputs they stay in the second cache
     K_BLOCK = 256,   // of a panel: stays in the first cache
     TURN_ROWS = 256, // many enough that turning pieces around costs little
     TURN_FEW = 64    // still acceptable, where it shares the work better
@@ -162,16 +162,26 @@ static void task(const pb_kernels *k, real *y, size_t ldy, const real *x, size_t
                           i > 0);
 }
 
+// Into the second cache.
+static void ask_for(const char *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(from + i, 0, 2);
+}
+
 // The transpose: rows of dx, its columns p * NR..; adds to dx or, when not `accumulate`, sets it.
 static void task_back(const pb_kernels *k, real *dx, size_t ldx, const real *dy, size_t ldy,
                       const pb_weight *w, size_t p, size_t R, bool accumulate)
 {
     real piece[K_BLOCK * PB_NR] __attribute__((aligned(64)));
-    size_t n = part(w->in, p * PB_NR, PB_NR);
+    size_t n = part(w->in, p * PB_NR, PB_NR), bytes = pb_panel_bytes(w->kind, n);
     for (size_t o = 0; o < w->out; o += K_BLOCK) {
         size_t m = part(w->out, o, K_BLOCK);
-        for (size_t j = 0; j < m; j += PB_NR)
+        for (size_t j = 0; j < m; j += PB_NR) {
+            if (o + j + K_BLOCK < w->out)
+                ask_for(pb_panel_at(w, (o + j + K_BLOCK) / PB_NR, p * PB_NR), bytes);
             k->turn[w->kind](piece + j * PB_NR, pb_panel_at(w, (o + j) / PB_NR, p * PB_NR), n);
+        }
         k->panel[PB_PANEL_FP32](dx, ldx, dy + o, ldy, piece, R, m, n, accumulate || o);
     }
 }
@@ -283,6 +293,7 @@ static void linear_back(pb_ctx *c, pb_node *self)
 void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size_t n)
 {
     size_t R = x->rows, blocks = (R + ROW_BLOCK - 1) / ROW_BLOCK, panels = 0, work = 0, bytes = 0;
+    size_t size = blocks ? (R + blocks - 1) / blocks : 0;
     bool any = false;
     for (size_t i = 0; i < n; i++) {
         bool grad = c->record && (x->d || w[i]->d);
@@ -306,10 +317,12 @@ void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size
         return;
     PB_FOR(c, work)
     for (size_t t = 0; t < blocks * panels; t++) {
-        size_t r0 = t / panels * ROW_BLOCK, p = t % panels, i = 0;
+        size_t r0 = t / panels * size, p = t % panels, i = 0;
+        if (r0 >= R)
+            continue;
         while (p >= n_panels(w[i]->out))
             p -= n_panels(w[i++]->out);
-        size_t rows = part(R, r0, ROW_BLOCK), cols = part(w[i]->out, p * PB_NR, PB_NR);
+        size_t rows = part(R, r0, size), cols = part(w[i]->out, p * PB_NR, PB_NR);
         real *to = y[i]->v + r0 * y[i]->ld + p * PB_NR;
         task(c->k, to, y[i]->ld, x->v + r0 * x->ld, x->ld, w[i], p, rows);
         if (w[i]->bias)

@@ -193,4 +193,31 @@ ok "both succeed" [ $? -eq 0 ]
 ok "each run was made once" [ "$(grep -c '"event":"start"' two/sweep.jsonl)" = 4 ]
 exits 0 "$PEDROBENCH" sweep two.json --out two --status
 ok "no lock is left" [ -z "$(find two -name '*.lock')" ]
+
+# ---- side by side
+
+exits 0 "$PEDROBENCH" sweep two.json --out three --jobs 3 --quiet
+exits 0 "$PEDROBENCH" sweep two.json --out three --status
+ok "three run at once" [ "$(head -n 3 three/sweep.jsonl | grep -c '"event":"start"')" = 3 ]
+ok "each run was made once" [ "$(grep -c '"event":"start"' three/sweep.jsonl)" = 4 ]
+losses() { h5dump -d /train/loss -y "$1" | tail -n +2; }
+for method in lora ia3 prefix pedro; do
+    losses "two/yesno/$method-seed1.h5" >serial
+    losses "three/yesno/$method-seed1.h5" >parallel
+    ok "the same losses" cmp -s serial parallel
+done
+exits 2 "$PEDROBENCH" sweep two.json --out three --jobs 0
+says 'jobs is 0'
+
+experiment long.json '{"lora": {}, "ia3": {}}' '"seeds": [1]' 10000000
+rm -r t
+sweep long.json --out t --jobs 2 &
+pid=$!
+both() { started 1 && [ "$(events t start yesno/ia3-seed1)" = 1 ]; }
+ok "both started" wait_for both
+kill -TERM $pid
+wait $pid
+ok "interrupted: exit code 130" [ $? -eq 130 ]
+ok "both jobs said so" [ "$(grep -c '"status":"interrupted"' t/sweep.jsonl)" = 2 ]
+ok "no lock is left" [ -z "$(find t -name '*.lock')" ]
 finish

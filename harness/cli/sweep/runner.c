@@ -1,4 +1,4 @@
-// Making all that is missing: one run after the other, each in a process of its own, so that
+// Making all that is missing: so many runs at a time, each in a process of its own, so that
 // whatever happens to a run (no memory, a crash, no time) happens to it alone.
 //
 // Other processes may work on the same folder. A run that one of them is at is left to it, and so
@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/threads.h"
 
 #include <errno.h>
 #include <math.h>
@@ -24,8 +25,10 @@ typedef enum fate { OPEN, DONE, BAD, OUTSIDE } fate; // OUTSIDE: of another shar
 typedef struct runner {
     pb_sweep *s;
     fate *fate;    // by run
+    pid_t *child;  // by run; 0: none
     bool *missing; // for estimates
-    size_t total, done, bad, had;
+    size_t total, done, bad, had, running;
+    bool told;            // the children, that they shall stop
     bool waiting;         // said so
     pb_progress progress; // while nothing is made
 } runner;
@@ -46,7 +49,7 @@ static void label_of(const runner *w, const pb_sweep_run *r, char out[96])
     for (size_t i = 0; i < w->s->plan.n_runs; i++)
         w->missing[i] = w->fate[i] == OPEN;
     if (!pb_sweep_history(w->s, &history))
-        seconds = pb_sweep_estimate(w->s, history, w->missing);
+        seconds = pb_sweep_estimate(w->s, history, w->missing) / (double)w->s->jobs;
     json_decref(history);
     if (!isnan(seconds) && seconds < 3600)
         snprintf(left, sizeof left, ", %.0f min left", ceil(seconds / 60));
@@ -54,7 +57,19 @@ static void label_of(const runner *w, const pb_sweep_run *r, char out[96])
         snprintf(left, sizeof left, ", %.1f h left", seconds / 3600);
     if (w->bad)
         snprintf(bad, sizeof bad, ", %zu bad", w->bad);
-    snprintf(out, 96, "[%zu/%zu%s%s] %s", w->done + w->bad + 1, w->total, bad, left, r->id);
+    snprintf(out, 96, "[%zu/%zu%s%s] %s", w->done + w->bad + w->running + 1, w->total, bad, left,
+             r->id);
+}
+
+// Jobs side by side share the threads; the backbone and the latency experiment are made alone.
+static void share_threads(const pb_sweep *s, const pb_sweep_run *r)
+{
+    char number[24];
+    size_t n = (size_t)pb_threads() / s->jobs;
+    if (s->jobs == 1 || r->stage == PB_STAGE_BACKBONE || r->stage == PB_STAGE_LATENCY)
+        return;
+    snprintf(number, sizeof number, "%zu", n ? n : 1);
+    setenv("PB_THREADS", number, 1);
 }
 
 // The child stops when its parent dies, and leaves Ctrl-C to its parent (see `sweep --label`).
@@ -81,25 +96,13 @@ static void become_job(const pb_sweep *s, const pb_sweep_run *r, const char *lab
         argv[n++] = "--retry";
     if (s->quiet)
         argv[n++] = "--quiet";
+    if (s->jobs > 1)
+        argv[n++] = "--lines";
+    share_threads(s, r);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() == parent)
         execv("/proc/self/exe", (char *const *)argv);
     _exit(127);
-}
-
-// Waits for the job; an interruption is handed on to it once.
-static int wait_for(pid_t child)
-{
-    int status = 0;
-    bool told = false;
-    while (waitpid(child, &status, WNOHANG) != child) {
-        if (pb_interrupted() && !told) {
-            kill(child, SIGTERM);
-            told = true;
-        }
-        pause_for(0.02);
-    }
-    return status;
 }
 
 // A job that was ended by a signal could not say so itself.
@@ -114,9 +117,9 @@ static pb_err note_crash(const pb_sweep *s, const pb_sweep_run *r, int signal)
                                       "status", late ? "timeout" : "crashed", "message", why));
 }
 
-// Its exit code; 1 after a crash.
-static pb_err spawn(runner *w, const pb_sweep_run *r, int *code)
+static pb_err spawn(runner *w, size_t i)
 {
+    const pb_sweep_run *r = &w->s->plan.run[i];
     char label[96];
     label_of(w, r, label);
     fflush(NULL);
@@ -126,11 +129,62 @@ static pb_err spawn(runner *w, const pb_sweep_run *r, int *code)
         return pb_fail(PB_IO, NULL, "cannot start a process: %s", strerror(errno));
     if (!child)
         become_job(w->s, r, label, parent);
-    int status = wait_for(child);
-    *code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-    if (WIFSIGNALED(status) && !pb_interrupted())
-        return note_crash(w->s, r, WTERMSIG(status));
+    w->child[i] = child;
+    w->running++;
     return PB_OK;
+}
+
+static void settle(runner *w, size_t i, bool good)
+{
+    w->fate[i] = good ? DONE : BAD;
+    w->done += good;
+    w->bad += !good;
+}
+
+static pb_err note_end(runner *w, size_t i, int status)
+{
+    const pb_sweep_run *r = &w->s->plan.run[i];
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    w->child[i] = 0;
+    w->running--;
+    if (code == 130 || pb_interrupted())
+        return pb_fail(PB_INTERRUPTED, "run it again to go on", "interrupted at %s", r->id);
+    if (code != 75) // 75: another process took it meanwhile
+        settle(w, i, code == 0);
+    return WIFSIGNALED(status) ? note_crash(w->s, r, WTERMSIG(status)) : PB_OK;
+}
+
+static void tell_children(runner *w)
+{
+    for (size_t i = 0; i < w->s->plan.n_runs && !w->told; i++)
+        if (w->child[i])
+            kill(w->child[i], SIGTERM);
+    w->told = true;
+}
+
+// Takes note of the jobs that have ended; an interruption is handed on to the others once.
+static pb_err reap(runner *w, bool *moved)
+{
+    pb_err err = PB_OK;
+    int status;
+    if (pb_interrupted())
+        tell_children(w);
+    for (size_t i = 0; i < w->s->plan.n_runs && w->running && !err; i++)
+        if (w->child[i] && waitpid(w->child[i], &status, WNOHANG) == w->child[i]) {
+            *moved = true;
+            err = note_end(w, i, status);
+        }
+    return err;
+}
+
+// After an error: the jobs that still run end too, and keep what they have.
+static void end_children(runner *w)
+{
+    int status;
+    tell_children(w);
+    for (size_t i = 0; i < w->s->plan.n_runs && w->running; i++)
+        if (w->child[i] && waitpid(w->child[i], &status, 0) == w->child[i])
+            w->running--;
 }
 
 // ---------------------------------------------------------------- order
@@ -158,22 +212,14 @@ static bool may_start(const runner *w, const pb_sweep_run *r)
     return !any_running(w->s, r->stage != PB_STAGE_LATENCY);
 }
 
-static void settle(runner *w, size_t i, bool good)
-{
-    w->fate[i] = good ? DONE : BAD;
-    w->done += good;
-    w->bad += !good;
-}
-
-// Makes the run, if it is missing and can be made now.
+// Begins to make the run, if it is missing and can be made now.
 static pb_err attend(runner *w, size_t i, bool *moved)
 {
     pb_sweep *s = w->s;
     pb_sweep_run *r = &s->plan.run[i];
     pb_sweep_state state;
     char why[512];
-    int code = 1;
-    if (pb_sweep_is_locked(s, r->id) || !may_start(w, r))
+    if (w->child[i] || pb_sweep_is_locked(s, r->id) || !may_start(w, r))
         return PB_OK;
     pb_progress_update(&w->progress, (int64_t)(w->done + w->bad), "verifying");
     PB_TRY(pb_sweep_look(s, r, false, &state, why));
@@ -188,24 +234,19 @@ static pb_err attend(runner *w, size_t i, bool *moved)
         return PB_OK;
     }
     pb_cache_drop_model(&s->cache); // the job needs the memory
-    PB_TRY(spawn(w, r, &code));
-    if (pb_interrupted() || code == 130)
-        return pb_fail(PB_INTERRUPTED, "run it again to go on", "interrupted at %s", r->id);
-    if (code == 75) // another process took it meanwhile
-        *moved = false;
-    else
-        settle(w, i, code == 0);
-    return PB_OK;
+    return spawn(w, i);
 }
 
 static pb_err round_of(runner *w, bool *moved)
 {
-    for (size_t i = 0; i < w->s->plan.n_runs; i++) {
+    for (size_t i = 0; i < w->s->plan.n_runs && w->running < w->s->jobs; i++) {
         if (pb_interrupted())
             return pb_fail(PB_INTERRUPTED, "run it again to go on", "interrupted");
         if (w->fate[i] == OPEN)
             PB_TRY(attend(w, i, moved));
     }
+    if (w->running) // the terminal is theirs
+        pb_progress_hide();
     return PB_OK;
 }
 
@@ -213,9 +254,11 @@ static pb_err all(runner *w)
 {
     while (w->done + w->bad < w->total) {
         bool moved = false;
+        PB_TRY(reap(w, &moved));
         PB_TRY(round_of(w, &moved));
-        if (moved) {
+        if (moved || w->running) {
             w->waiting = false;
+            pause_for(moved ? 0 : w->running == w->s->jobs ? 0.02 : 0.2);
             continue;
         }
         if (!w->waiting)
@@ -231,9 +274,12 @@ static pb_err all(runner *w)
 pb_err pb_sweep_run_all(pb_sweep *s)
 {
     size_t n = s->plan.n_runs;
-    runner w = {.s = s, .fate = calloc(n, sizeof *w.fate), .missing = calloc(n, 1)};
+    runner w = {.s = s,
+                .fate = calloc(n, sizeof *w.fate),
+                .child = calloc(n, sizeof *w.child),
+                .missing = calloc(n, 1)};
     pb_err err = PB_OK;
-    if (!w.fate || !w.missing)
+    if (!w.fate || !w.child || !w.missing)
         PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for %zu runs", n));
     for (size_t i = 0; i < n; i++) {
         w.fate[i] = pb_sweep_in_shard(s, &s->plan.run[i]) ? OPEN : OUTSIDE;
@@ -248,7 +294,10 @@ pb_err pb_sweep_run_all(pb_sweep *s)
         err = pb_fail(PB_DIVERGED, "`pedrobench sweep --status` lists them",
                       "%zu of %zu runs did not complete", w.bad, w.total);
 done:
+    if (w.running)
+        end_children(&w);
     free(w.fate);
+    free(w.child);
     free(w.missing);
     return err;
 }

@@ -15,6 +15,7 @@ typedef struct pb_sweep {
     const char *label;                     // in front of a job's progress; NULL: its id
     double timeout;                        // seconds for each run; 0: none
     bool retry, quiet;
+    size_t jobs;          // at a time
     size_t shard, shards; // the shard-th of so many, from 0
     pb_sweep_plan plan;
     pb_cache cache;
@@ -67,7 +68,7 @@ double pb_sweep_estimate(const pb_sweep *s, const json_t *history, const bool *m
 
 // Makes one run. An error is what it ended with.
 pb_err pb_sweep_job(pb_sweep *s, pb_sweep_run *r);
-// Makes every run of the shard that is missing, a process for each.
+// Makes every run of the shard that is missing, a process for each, `jobs` at a time.
 pb_err pb_sweep_run_all(pb_sweep *s);
 
 // Prints what is there; an error when not all is complete. `list`: every run, a line each.
