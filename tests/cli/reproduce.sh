@@ -40,7 +40,7 @@ cd /
 exits 0 "$copy/paper/reproduce" --help
 prints '^Examples:'
 prints '^Tables: quick$'
-for arguments in --nonsense nowhere ../paper/quick "quick quick" --data "--model $tmp/no"; do
+for arguments in --nonsense "--data $tmp latency" nowhere ../paper/quick "quick quick" --data "--model $tmp/no"; do
     # shellcheck disable=SC2086
     exits 2 "$copy/paper/reproduce" $arguments
     says '^hint: '
