@@ -52,7 +52,7 @@ says 'missing packages: libhdf5-dev$'
 says '^hint: (sudo )?apt-get update && .*apt-get install -y --no-install-recommends libhdf5-dev$'
 
 exits 0 "$copy/paper/reproduce"
-says 'running sweep paper/quick.json --out runs/quick$'
+says 'running sweep paper/quick.json --out runs/quick --jobs [0-9]+$'
 says 'running report runs/quick --out runs/quick/report.html$'
 prints "^Report +$copy/runs/quick/report.html"
 exits 0 "$copy/paper/reproduce" latency
@@ -88,7 +88,7 @@ prints '^Tables +.*/runs/quick/tables$'
 ok "a table that lacks its data is not begun" [ ! -e "$copy/runs/large" ]
 sed -i 's/exit 1/exit 0/' "$tmp/bin/pdflatex"
 exits 0 "$copy/paper/reproduce" --all --data "$tmp"
-says "sweep paper/large.json --out runs/large --data $tmp$"
+says "sweep paper/large.json --out runs/large --jobs [0-9]+ --data $tmp$"
 prints '^Article +.*/runs/article/article.pdf$'
 exits 2 "$copy/paper/reproduce" --all quick
 MISSING=texlive-latex-base exits 1 "$copy/paper/reproduce" --no-install article
