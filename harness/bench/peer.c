@@ -5,7 +5,6 @@
 #include "core/threads.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -193,17 +192,8 @@ pb_err pb_peer_folder_make(char *out, size_t size)
                                             : PB_OK;
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    if (remove(path))
-        pb_warn("cannot remove %s: %s", path, strerror(errno));
-    return 0;
-}
-
 void pb_peer_folder_remove(const char *folder)
 {
-    nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    if (pb_remove_folder(folder))
+        pb_warn("%s", pb_error_message());
 }

@@ -7,7 +7,6 @@
 #include "core/threads.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,12 +60,6 @@ typedef struct result { // what a child tells; small enough to be written at onc
     char why[600], hint[300];
 } result;
 
-static int unlink_one(const char *path, const struct stat *s, int type, struct FTW *f)
-{
-    (void)s, (void)type, (void)f;
-    return remove(path);
-}
-
 static pb_err open_all(conf *c, const pb_subjects *list)
 {
     const char *tmp = getenv("TMPDIR");
@@ -93,7 +86,7 @@ static void close_all(conf *c, bool files)
     for (size_t t = 0; t < PB_N_TINIES; t++)
         pb_model_close(c->backbone[t]);
     if (files && *c->folder)
-        (void)nftw(c->folder, unlink_one, 16, FTW_DEPTH | FTW_PHYS);
+        (void)pb_remove_folder(c->folder);
 }
 
 // Methods whose merge passed somewhere: one that refuses everywhere must not claim that it can.

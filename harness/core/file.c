@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <libgen.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -211,4 +212,15 @@ pb_err pb_shared_folder(char *out, size_t size, const char *env, const char *sou
     char hint[128];
     snprintf(hint, sizeof hint, "set %s to where they are", env);
     return pb_is_dir(out) ? PB_OK : pb_fail(PB_IO, hint, "the %s are not in %s", name, out);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+pb_err pb_remove_folder(const char *path)
+{
+    return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) ? io("remove", path) : PB_OK;
 }

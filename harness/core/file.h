@@ -37,7 +37,8 @@ pb_err pb_file_publish(const char *tmp, const char *path);
 pb_err pb_file_lock(int *fd, const char *path);
 bool pb_file_is_locked(const char *path);
 
-pb_err pb_make_dirs(const char *path); // like mkdir -p
+pb_err pb_make_dirs(const char *path);     // like mkdir -p
+pb_err pb_remove_folder(const char *path); // and all that is in it
 bool pb_exists(const char *path);
 bool pb_is_dir(const char *path);
 

@@ -455,6 +455,21 @@ static void on_done(void *self, const pb_request *r)
     pb_progress_update(&u->progress, (int64_t)++u->left, NULL);
 }
 
+static pb_err make_tenants(run *u)
+{
+    const settings *s = &u->s;
+    bool *asked = calloc(s->load.tenants, sizeof *asked);
+    if (!asked)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu tenants", s->load.tenants);
+    for (size_t i = 0; i < u->n; i++)
+        asked[u->due[i].tenant] = true;
+    pb_err err =
+        pb_tenants_make(&u->tenants, s->load.tenants,
+                        s->adapter_memory > 0 ? (size_t)s->adapter_memory : SIZE_MAX, asked);
+    free(asked);
+    return err;
+}
+
 static pb_err set_up(run *u)
 {
     const settings *s = &u->s;
@@ -464,8 +479,7 @@ static pb_err set_up(run *u)
     PB_TRY(draw(&u->due, &u->n, s, u->m));
     PB_TRY(measure(&x, u));
     PB_TRY(make_kinds(u));
-    PB_TRY(pb_tenants_make(&u->tenants, s->load.tenants,
-                           s->adapter_memory > 0 ? (size_t)s->adapter_memory : SIZE_MAX));
+    PB_TRY(make_tenants(u));
     u->limits = (pb_server_limits){.slots = (size_t)s->slots,
                                    .beam = (size_t)s->beam,
                                    .positions = x.request,
@@ -639,7 +653,7 @@ static pb_err describe(run *u)
     return failed ? pb_fail(PB_MEMORY, NULL, "no memory for the results") : PB_OK;
 }
 
-// Writes down what there is; `err` is how the session ended.
+// Writes down what there is.
 static pb_err write_down(run *u, pb_run *file)
 {
     json_t *event;

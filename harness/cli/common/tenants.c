@@ -6,7 +6,6 @@
 #include "train/budget.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,13 +204,13 @@ static pb_err describe(pb_tenants *t, size_t limit)
     return PB_OK;
 }
 
-static pb_err make_all(pb_tenants *t, bool limited)
+static pb_err make_all(pb_tenants *t, bool limited, const bool *asked)
 {
     pb_progress p;
     pb_err err = PB_OK;
     pb_progress_begin(&p, limited ? "adapters written" : "adapters made", 0, (int64_t)t->n);
     for (size_t i = 0; i < t->n && !err; i++) {
-        if (pb_tenants_kind(t, i)->shape)
+        if (pb_tenants_kind(t, i)->shape && (!limited || asked[i]))
             err = limited ? write_one(t, i) : keep_one(t, i);
         if (!err && pb_interrupted())
             err = pb_fail(PB_INTERRUPTED, NULL, "interrupted while adapters were made");
@@ -221,7 +220,7 @@ static pb_err make_all(pb_tenants *t, bool limited)
     return err;
 }
 
-pb_err pb_tenants_make(pb_tenants *t, size_t n, size_t limit)
+pb_err pb_tenants_make(pb_tenants *t, size_t n, size_t limit, const bool *asked)
 {
     bool limited = limit != SIZE_MAX;
     t->n = n;
@@ -235,17 +234,7 @@ pb_err pb_tenants_make(pb_tenants *t, size_t n, size_t limit)
     }
     PB_TRY(pb_store_init(&t->store, n, limit, limited ? pb_thread_loader_get(t->loader) : NULL));
     PB_TRY(describe(t, limit));
-    return make_all(t, limited);
-}
-
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    if (remove(path))
-        pb_warn("cannot remove %s: %s", path, strerror(errno));
-    return 0;
+    return make_all(t, limited, asked);
 }
 
 void pb_tenants_free(pb_tenants *t)
@@ -260,7 +249,7 @@ void pb_tenants_free(pb_tenants *t)
     }
     free(t->adapter);
     free(t->shape_of);
-    if (*t->folder)
-        nftw(t->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    if (*t->folder && pb_remove_folder(t->folder))
+        pb_warn("%s", pb_error_message());
     *t = (pb_tenants){0};
 }

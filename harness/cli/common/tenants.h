@@ -40,8 +40,9 @@ pb_err pb_tenants_add(pb_tenants *t, const char *name, const json_t *set, const 
                       const char *label);
 pb_err pb_tenants_add_folder(pb_tenants *t, const char *folder);
 
-// Makes n tenants; `limit` in bytes, or SIZE_MAX. Reports progress.
-pb_err pb_tenants_make(pb_tenants *t, size_t n, size_t limit);
+// Makes n tenants; `limit` in bytes, or SIZE_MAX. With a limit, only the adapters of tenants that
+// will be asked for are written: asked (n). Reports progress.
+pb_err pb_tenants_make(pb_tenants *t, size_t n, size_t limit, const bool *asked);
 void pb_tenants_free(pb_tenants *t);
 
 static inline const pb_tenant_kind *pb_tenants_kind(const pb_tenants *t, size_t tenant)
