@@ -333,11 +333,12 @@ void pb_linear(pb_ctx *c, pb_mat **y, pb_mat *x, const pb_weight *const *w, size
 
 // ---------------------------------------------------------------- head and loss
 
-// Rows whose logits are in memory at a time: enough to make products of them worth while, within
-// 4 MB of a common vocabulary.
+// Rows whose logits are in memory at a time, within 32 MB if that leaves some: the backward product
+// turns all of the head around for each block.
 static size_t loss_block(size_t V)
 {
-    return V <= 4096 ? 256 : V >= 16384 ? 64 : (size_t)1048576 / V;
+    size_t rows = ((size_t)1 << 23) / V;
+    return rows > 256 ? 256 : rows < 64 ? 64 : rows;
 }
 
 static void gather(const pb_ctx *c, real *to, const pb_mat *h, const size_t *rows, size_t n)
