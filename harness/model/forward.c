@@ -580,6 +580,11 @@ void pb_step_time(pb_step *s)
     s->c.timed = true;
 }
 
+void pb_step_untime(pb_step *s)
+{
+    s->c.timed = false;
+}
+
 const pb_counts *pb_step_counts(const pb_step *s)
 {
     return s->c.counts;
@@ -709,25 +714,49 @@ static pb_err mistakes(const pb_step *st)
                : PB_OK;
 }
 
+static pb_kv cache_shape(const pb_config *g, pb_adapter *const *tenants, size_t n,
+                         const pb_step_limits *limits)
+{
+    size_t state = 0;
+    for (size_t t = 0; t < n; t++)
+        if (tenants[t]->state > state)
+            state = tenants[t]->state;
+    return (pb_kv){.slots = limits->slots,
+                   .capacity = (limits->positions + PB_NR - 1) / PB_NR * PB_NR,
+                   .layers = g->layers,
+                   .kv_heads = g->kv_heads,
+                   .head_dim = g->head_dim,
+                   .state = state};
+}
+
+// Numbers that are keys (and values as many), and state.
+static size_t cache_size(const pb_kv *kv, size_t *state)
+{
+    *state = kv->slots * kv->layers * kv->state;
+    return kv->slots * kv->layers * kv->capacity * kv->kv_heads * kv->head_dim;
+}
+
+static size_t cache_bytes(const pb_kv *kv)
+{
+    size_t m, n = cache_size(kv, &m);
+    return n ? (2 * n + m) * sizeof(real) + 256 : 0;
+}
+
+size_t pb_step_kv_need(const pb_config *c, pb_adapter *const *tenants, size_t n,
+                       const pb_step_limits *limits)
+{
+    pb_kv kv = cache_shape(c, tenants, n, limits);
+    return cache_bytes(&kv);
+}
+
 static pb_err cache(pb_step *st)
 {
-    const pb_config *g = &st->m->config;
-    size_t slots = st->limits.slots, state = 0;
-    size_t T = (st->limits.positions + PB_NR - 1) / PB_NR * PB_NR;
-    for (size_t t = 0; t < st->n_tenants; t++)
-        if (st->tenant[t]->state > state)
-            state = st->tenant[t]->state;
-    st->kv = (pb_kv){.slots = slots,
-                     .capacity = T,
-                     .layers = g->layers,
-                     .kv_heads = g->kv_heads,
-                     .head_dim = g->head_dim,
-                     .state = state};
+    st->kv = cache_shape(&st->m->config, st->tenant, st->n_tenants, &st->limits);
     st->c.kv = &st->kv;
-    if (!slots)
+    if (!st->kv.slots)
         return PB_OK;
-    size_t n = slots * g->layers * T * pb_kv_width(g), m = slots * g->layers * state;
-    PB_TRY(pb_arena_init(&st->memory, "KV cache", (2 * n + m) * sizeof(real) + 256));
+    size_t m, n = cache_size(&st->kv, &m);
+    PB_TRY(pb_arena_init(&st->memory, "KV cache", cache_bytes(&st->kv)));
     st->kv.k = PB_NEW(&st->memory, real, n);
     st->kv.v = PB_NEW(&st->memory, real, n);
     st->kv.saved = PB_NEW(&st->memory, real, m);
@@ -819,9 +848,11 @@ pb_err pb_step_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants
                     const pb_step_limits *limits)
 {
     pb_step *st = calloc(1, sizeof *st);
+    pb_step_limits without_cache = *limits;
+    without_cache.slots = 0;
     if (!st)
         return pb_fail(PB_MEMORY, NULL, "no memory for a step");
-    pb_err err = measure(st, m, tenants, n, limits);
+    pb_err err = measure(st, m, tenants, n, &without_cache);
     *bytes = st->arena.peak;
     pb_step_free(st);
     return err;

@@ -44,6 +44,9 @@ void pb_step_free(pb_step *s);
 // T + A + R C: one layer at a time. Blocks are rounded up to 64 bytes.
 pb_err pb_step_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants, size_t n,
                     const pb_step_limits *limits);
+// And of its keys, values and per-sequence state.
+size_t pb_step_kv_need(const pb_config *c, pb_adapter *const *tenants, size_t n,
+                       const pb_step_limits *limits);
 
 // With seats, the tenants given to pb_step_new only show which shapes there may be; segments refer
 // to seats, each of which holds an adapter, or none (the bare backbone), that may be another one in
@@ -66,6 +69,7 @@ void pb_step_logits(pb_step *s, const pb_mat *h, const size_t *rows, size_t n, r
 // What the last step did, by component; and the sizes of its memory. The first makes later steps
 // measure the time of each component too: two clock readings for every site and attention.
 void pb_step_time(pb_step *s);
+void pb_step_untime(pb_step *s);
 const pb_counts *pb_step_counts(const pb_step *s);
 size_t pb_step_bytes(const pb_step *s);    // activations, gradients, scratch
 size_t pb_step_peak(const pb_step *s);     // what of these was used so far, at the most

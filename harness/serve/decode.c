@@ -12,17 +12,23 @@ struct pb_decoder {
     pb_store store;
     pb_model_engine *engine;
     pb_server *server;
+    const pb_work *work; // of the last step
 };
+
+static pb_server_limits limits_of(size_t requests, size_t longest, size_t beam)
+{
+    size_t slots = requests * beam;
+    return (pb_server_limits){.slots = slots,
+                              .beam = beam,
+                              .positions = longest,
+                              .rows = slots + (longest > ROWS ? longest : ROWS),
+                              .queue = SIZE_MAX};
+}
 
 static pb_err set_up(pb_decoder *d, const pb_model *m, pb_adapter *const *tenants, size_t n,
                      size_t requests, size_t longest)
 {
-    size_t slots = requests * d->how.beam;
-    pb_server_limits limits = {.slots = slots,
-                               .beam = d->how.beam,
-                               .positions = longest,
-                               .rows = slots + (longest > ROWS ? longest : ROWS),
-                               .queue = SIZE_MAX};
+    pb_server_limits limits = limits_of(requests, longest, d->how.beam);
     PB_TRY(pb_store_init(&d->store, n, SIZE_MAX, NULL));
     for (size_t i = 0; i < n; i++) {
         d->store.tenant[i] = (pb_tenant){.bytes = pb_adapter_resident(tenants[i]),
@@ -70,12 +76,13 @@ pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *,
     pb_err err = PB_OK;
     pb_server_clear(d->server);
     for (size_t i = 0; i < n && !err; i++) {
-        r[i].how = &d->how;
+        if (!r[i].how)
+            r[i].how = &d->how;
         err = pb_server_submit(d->server, &r[i]);
         if (err)
             err = pb_context(err, "request %zu", i);
     }
-    while (!err && pb_server_step(d->server)) {
+    while (!err && (d->work = pb_server_step(d->server))) {
         if (on_step)
             on_step(self, n - pb_server_waiting(d->server) - pb_server_running(d->server));
         if (pb_interrupted())
@@ -83,4 +90,21 @@ pb_err pb_decode(pb_decoder *d, pb_request *r, size_t n, void (*on_step)(void *,
     }
     pb_server_clear(d->server);
     return err;
+}
+
+pb_step *pb_decoder_step(pb_decoder *d)
+{
+    return pb_model_engine_step(d->engine);
+}
+
+const pb_work *pb_decoder_work(const pb_decoder *d)
+{
+    return d->work;
+}
+
+pb_err pb_decoder_need(size_t *bytes, const pb_model *m, pb_adapter *const *tenants, size_t n,
+                       size_t requests, size_t longest, const pb_decoding *how)
+{
+    pb_server_limits limits = limits_of(requests, longest, how->beam ? how->beam : 1);
+    return pb_model_engine_need(bytes, m, tenants, n, &limits, longest);
 }

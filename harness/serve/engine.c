@@ -325,6 +325,26 @@ static void wait(void *self, int64_t until)
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
+static pb_step_limits step_limits(const pb_server_limits *l, size_t whole)
+{
+    return (pb_step_limits){.rows = pb_server_most_rows(l, whole),
+                            .segments = l->slots,
+                            .slots = l->slots,
+                            .positions = l->positions,
+                            .seats = l->slots};
+}
+
+pb_err pb_model_engine_need(size_t *bytes, const pb_model *m, pb_adapter *const *shapes, size_t n,
+                            const pb_server_limits *l, size_t whole)
+{
+    pb_step_limits limits = step_limits(l, whole);
+    PB_TRY(pb_step_need(bytes, m, shapes, n, &limits));
+    *bytes += pb_step_kv_need(&m->config, shapes, n, &limits);
+    *bytes +=
+        l->slots * m->config.vocab * sizeof(real) + 3 * l->slots * l->positions * sizeof(int32_t);
+    return PB_OK;
+}
+
 pb_err pb_model_engine_new(pb_model_engine **out, const pb_model *m, pb_adapter *const *shapes,
                            size_t n, const pb_store *store, const pb_server_limits *l, size_t whole)
 {
@@ -354,11 +374,7 @@ pb_err pb_model_engine_new(pb_model_engine **out, const pb_model *m, pb_adapter 
                               .before = e->beams + (2 * i + 1) * B,
                               .prompted = e->prompted + i * B,
                               .finished = e->hypotheses + i * B};
-    pb_step_limits limits = {.rows = pb_server_most_rows(l, whole),
-                             .segments = S,
-                             .slots = S,
-                             .positions = l->positions,
-                             .seats = S};
+    pb_step_limits limits = step_limits(l, whole);
     PB_GO(pb_step_new(&e->st, m, shapes, n, &limits));
 done:
     if (err) {

@@ -31,6 +31,9 @@ pb_err pb_model_engine_new(pb_model_engine **out, const pb_model *m, pb_adapter 
                            size_t n, const pb_store *store, const pb_server_limits *l,
                            size_t whole);
 void pb_model_engine_free(pb_model_engine *e);
+// Bytes that such an engine takes.
+pb_err pb_model_engine_need(size_t *bytes, const pb_model *m, pb_adapter *const *shapes, size_t n,
+                            const pb_server_limits *l, size_t whole);
 const pb_engine *pb_model_engine_get(pb_model_engine *e);
 pb_step *pb_model_engine_step(pb_model_engine *e);
 

@@ -162,6 +162,14 @@ void *pb_push(pb_ctx *c, size_t size, void (*back)(pb_ctx *, pb_node *));
 // Runs the tape backwards.
 void pb_backward(pb_ctx *c);
 
+static inline void pb_counts_add(pb_counts *to, const pb_counts *a)
+{
+    to->flops += a->flops;
+    to->bytes += a->bytes;
+    to->regions += a->regions;
+    to->ns += a->ns;
+}
+
 // Adds to the current component's counts. `regions` are parallel regions of `work` multiply-adds
 // each, counted if they are large enough to be shared out.
 void pb_count(pb_ctx *c, double flops, double bytes, size_t regions, double work);
