@@ -126,7 +126,8 @@ static void print_needs(FILE *f, const pb_sweep *s, const pb_sweep_run *r)
         const pb_sweep_run *e = &p->run[i];
         bool needed = e->stage == PB_STAGE_BACKBONE || r->stage == PB_STAGE_LATENCY ||
                       (r->choice != PB_NO_CHOICE && r->choice == e->choice);
-        if (e->stage < r->stage && needed && pb_sweep_in_shard(s, e))
+        bool alone = r->stage == PB_STAGE_LATENCY && e->stage == r->stage && e < r;
+        if (((e->stage < r->stage && needed) || alone) && pb_sweep_in_shard(s, e))
             fprintf(f, " %s", e->id);
     }
 }

@@ -198,7 +198,8 @@ static bool any_running(const pb_sweep *s, bool latency)
     return false;
 }
 
-// Whether the runs of earlier stages that it needs have ended, and (of latency) nothing else runs.
+// Whether the runs of earlier stages that it needs have ended, and (of latency) nothing else runs,
+// not even another latency run.
 static bool may_start(const runner *w, const pb_sweep_run *r)
 {
     const pb_sweep_plan *p = &w->s->plan;
@@ -209,7 +210,8 @@ static bool may_start(const runner *w, const pb_sweep_run *r)
         if (e->stage < r->stage && needed && w->fate[i] == OPEN)
             return false;
     }
-    return !any_running(w->s, r->stage != PB_STAGE_LATENCY);
+    bool alone = r->stage == PB_STAGE_LATENCY;
+    return !any_running(w->s, true) && !(alone && (w->running || any_running(w->s, false)));
 }
 
 // Begins to make the run, if it is missing and can be made now.
