@@ -24,6 +24,9 @@ enum {
     LOSS,
     TOKEN_TIME,
     THROUGHPUT,
+    TIME_BUDGET,
+    TIME_PROMPT,
+    TIME_CONTEXT,
     MEMORY,
     SERVED,
     LOAD,
@@ -57,6 +60,18 @@ const pb_figure pb_figures[] = {
                     "different adapters."},
     [THROUGHPUT] = {"throughput", "Throughput",
                     "Decoding throughput of the whole batch, from the median time."},
+    [TIME_BUDGET] = {"time-budget", "Time against the budget",
+                     "Decoding with a different adapter for each sequence, against the budget of "
+                     "trainable parameters: median time per token of one request, with the 95 % "
+                     "order-statistic interval, and throughput of the batch."},
+    [TIME_PROMPT] = {"time-prompt", "Time against the length of the prompt",
+                     "Prefill with a different adapter for each sequence, against the tokens of a "
+                     "prompt: median time to the first token, with the 95 % order-statistic "
+                     "interval, and prompt tokens per second."},
+    [TIME_CONTEXT] = {"time-context", "Time against the context",
+                      "Decoding with a different adapter for each sequence, against the tokens in "
+                      "front: median time per token of one request, with the 95 % order-statistic "
+                      "interval, and throughput of the batch."},
     [MEMORY] = {"memory", "Memory per tenant", "Resident memory that one more tenant needs."},
     [SERVED] = {"served-latency", "Latency of served requests",
                 "Latencies of the served workload with the most methods, from when a request was "
@@ -862,35 +877,132 @@ done:
     return any;
 }
 
+// The per-tenant loop, the order of a batch and the second measurement of the base are for tables.
+static bool is_drawn(const pb_arm *a, const char *phase)
+{
+    static const char *const sharings[] = {"none", "merged", "same", "different", "mixed"};
+    bool known = false;
+    for (size_t i = 0; i < sizeof sharings / sizeof *sharings; i++)
+        known |= !strcmp(a->s->sharing, sharings[i]);
+    return known && !strcmp(a->s->phase, phase) && a->n && a->s->rows > 0 &&
+           strcmp(a->s->method, "base-again");
+}
+
+static bool decodes(const pb_arm *a)
+{
+    return is_drawn(a, "decode");
+}
+
+static bool same_number(double a, double b)
+{
+    return a == b || (isnan(a) && isnan(b));
+}
+
+static double rows_of(const pb_arm *a)
+{
+    return a->s->rows;
+}
+
+static double budget_of(const pb_arm *a)
+{
+    return a->s->budget;
+}
+
+static double prompt_of(const pb_arm *a)
+{
+    return a->s->prompt;
+}
+
+// What stays the same along an axis.
+typedef bool alike(const pb_arm *a, const pb_arm *b);
+
+static bool same_lengths(const pb_arm *a, const pb_arm *b)
+{
+    return !strcmp(a->model, b->model) && same_number(a->s->prompt, b->s->prompt) &&
+           same_number(a->s->budget, b->s->budget);
+}
+
+static bool same_but_budget(const pb_arm *a, const pb_arm *b)
+{
+    return !strcmp(a->model, b->model) && same_number(a->s->prompt, b->s->prompt) &&
+           same_number(a->s->rows, b->s->rows);
+}
+
+static bool same_but_prompt(const pb_arm *a, const pb_arm *b)
+{
+    return !strcmp(a->model, b->model) && same_number(a->s->budget, b->s->budget) &&
+           same_number(a->s->rows, b->s->rows);
+}
+
+// Different values of x among the arms of a phase that are like `one`; room for them all.
+static size_t values_of(double *out, const pb_summary *m, const char *phase, const pb_arm *one,
+                        alike *like, double (*x)(const pb_arm *))
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_arms; i++) {
+        const pb_arm *a = &m->arms[i];
+        size_t k = 0;
+        if (!is_drawn(a, phase) || !like(a, one) || !isfinite(x(a)))
+            continue;
+        while (k < n && out[k] != x(a))
+            k++;
+        if (k == n)
+            out[n++] = x(a);
+    }
+    pb_sort(out, n);
+    return n;
+}
+
+// Of the conditions under which arms were measured, those with most values of x; of equal ones
+// those of the largest batch. NULL: none.
+static const pb_arm *richest(double *room, const pb_summary *m, const char *phase, alike *like,
+                             double (*x)(const pb_arm *))
+{
+    const pb_arm *best = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < m->n_arms; i++) {
+        const pb_arm *a = &m->arms[i];
+        size_t n = is_drawn(a, phase) ? values_of(room, m, phase, a, like, x) : 0;
+        if (n > most || (n && n == most && a->s->rows > best->s->rows)) {
+            best = a;
+            most = n;
+        }
+    }
+    return best;
+}
+
 // The x axis of the latency figures: when the largest batch was run with several numbers of
 // tenants, these; otherwise the size of the batch.
 typedef struct axis {
+    const pb_arm *like; // the prompt and the budget that are drawn
     bool tenants;
     double rows; // of the batch, when x = tenants
 } axis;
 
-// The per-tenant loop and the second measurement of the base are for tables: reference and noise.
-static bool decodes(const pb_arm *a)
+static bool on_axis(const axis *x, const pb_arm *a)
 {
-    return !strcmp(a->s->phase, "decode") && a->n && a->s->rows > 0 &&
-           strcmp(a->s->sharing, "loop") && strcmp(a->s->method, "base-again");
+    return decodes(a) && same_lengths(a, x->like);
 }
 
-static axis choose_axis(const pb_summary *m)
+static pb_err choose_axis(axis *x, const pb_summary *m)
 {
-    axis x = {false, 0};
-    double tenants = NAN;
+    double tenants = NAN, *room = calloc(m->n_arms + 1, sizeof *room);
+    *x = (axis){0};
+    if (!room)
+        return no_memory();
+    x->like = richest(room, m, "decode", same_lengths, rows_of);
+    free(room);
     for (size_t i = 0; i < m->n_arms; i++)
-        if (decodes(&m->arms[i]))
-            x.rows = fmax(x.rows, m->arms[i].s->rows);
+        if (on_axis(x, &m->arms[i]))
+            x->rows = fmax(x->rows, m->arms[i].s->rows);
     for (size_t i = 0; i < m->n_arms; i++) {
         const pb_scenario *s = m->arms[i].s;
-        if (!decodes(&m->arms[i]) || s->rows != x.rows || strcmp(s->sharing, "different"))
+        if (!on_axis(x, &m->arms[i]) || s->rows != x->rows || strcmp(s->sharing, "different"))
             continue;
-        x.tenants |= !isnan(tenants) && s->tenants != tenants;
+        x->tenants |= !isnan(tenants) && s->tenants != tenants;
         tenants = s->tenants;
     }
-    return x;
+    return PB_OK;
 }
 
 static void arm_line(FILE *f, const pb_arm *a, double x)
@@ -912,20 +1024,22 @@ static bool latency(sheet *s, const pb_summary *m)
     static const char *const panels[] = {"same", "different"};
     size_t n = 0;
     bool any = false;
-    axis x = choose_axis(m);
+    axis x;
     const char **methods = calloc(m->n_arms + 1, sizeof *methods);
-    if (!methods)
+    if (!methods || choose_axis(&x, m) || !x.like) {
+        free(methods);
         return false;
+    }
     double lo = INFINITY, hi = 0; // of x
     for (size_t i = 0; i < m->n_arms; i++) {
         const pb_arm *a = &m->arms[i];
-        bool seen = !decodes(a);
+        bool seen = !on_axis(&x, a);
         for (size_t k = 0; k < n && !seen; k++)
             seen = !strcmp(methods[k], a->s->method);
         if (!seen)
             methods[n++] = a->s->method;
         double at = x.tenants ? a->s->tenants : a->s->rows;
-        if (decodes(a) && at > 0) {
+        if (on_axis(&x, a) && at > 0) {
             lo = fmin(lo, at);
             hi = fmax(hi, at);
         }
@@ -938,7 +1052,7 @@ static bool latency(sheet *s, const pb_summary *m)
                 const pb_arm *a = &m->arms[i];
                 bool plain = strcmp(a->s->sharing, "same") && strcmp(a->s->sharing, "different");
                 bool mixed = !strcmp(a->s->sharing, "mixed"); // tenants that differ
-                if (!decodes(a) || strcmp(a->s->method, methods[k]) || (mixed && p == 0) ||
+                if (!on_axis(&x, a) || strcmp(a->s->method, methods[k]) || (mixed && p == 0) ||
                     (!plain && strcmp(a->s->sharing, panels[p])) ||
                     (x.tenants && a->s->rows != x.rows))
                     continue;
@@ -967,6 +1081,122 @@ static bool latency(sheet *s, const pb_summary *m)
     var_number(s, "xlo", lo);
     var_number(s, "xhi", hi);
     return any;
+}
+
+// Curves over what differs between runs; left times, right throughput.
+typedef struct curves {
+    const char *phase, *xname, *yname;
+    alike *like;
+    double (*x)(const pb_arm *);
+    bool whole_prompt; // times are those of a prompt, not of a token
+} curves;
+
+static bool is_curve(const pb_arm *a, const curves *c, const pb_arm *one)
+{
+    return is_drawn(a, c->phase) && c->like(a, one) && strcmp(a->s->sharing, "same") &&
+           isfinite(c->x(a));
+}
+
+static size_t curve_methods(const char **out, const pb_summary *m, const curves *c,
+                            const pb_arm *one)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_arms; i++) {
+        const char *method = m->arms[i].s->method;
+        size_t k = 0;
+        if (!is_curve(&m->arms[i], c, one))
+            continue;
+        while (k < n && strcmp(out[k], method))
+            k++;
+        if (k == n)
+            out[n++] = method;
+    }
+    return n;
+}
+
+static void curve_lines(FILE *f, const pb_summary *m, const curves *c, const pb_arm *one,
+                        const char *method, const double *x, size_t n)
+{
+    for (size_t v = 0; v < n; v++) // in the order of the axis
+        for (size_t i = 0; i < m->n_arms; i++) {
+            const pb_arm *a = &m->arms[i];
+            if (!is_curve(a, c, one) || strcmp(a->s->method, method) || c->x(a) != x[v])
+                continue;
+            double times = c->whole_prompt ? a->s->prompt : 1;
+            field(f, method);
+            number(f, x[v]);
+            number(f, a->median * times);
+            number(f, a->median_interval.lo * times);
+            number(f, a->median_interval.hi * times);
+            number(f, a->tokens_per_second);
+            fputc('\n', f);
+        }
+    fputs("\n\n", f);
+}
+
+static bool draw_curves(sheet *s, const pb_summary *m, const curves *c)
+{
+    const char **methods = calloc(m->n_arms + 1, sizeof *methods);
+    double *x = calloc(m->n_arms + 1, sizeof *x);
+    const pb_arm *one = methods && x ? richest(x, m, c->phase, c->like, c->x) : NULL;
+    size_t n = one ? values_of(x, m, c->phase, one, c->like, c->x) : 0;
+    size_t n_methods = n > 1 ? curve_methods(methods, m, c, one) : 0;
+    fputs("# method\tx\tmedian_ms\tlo95\thi95\ttokens_per_second\n", s->dat);
+    for (size_t k = 0; k < n_methods; k++)
+        curve_lines(s->dat, m, c, one, methods[k], x, n);
+    legend(s, methods, n_methods);
+    list_begin(s, "styles");
+    for (size_t k = 0; k < n_methods; k++)
+        list_number(s, pb_summary_style(m, methods[k]));
+    list_end(s);
+    list_begin(s, "xs");
+    for (size_t v = 0; v < n; v++)
+        list_number(s, x[v]);
+    list_end(s);
+    list_begin(s, "xlabels");
+    for (size_t v = 0; v < n; v++) {
+        char text[32];
+        pb_short_number(text, x[v]);
+        list_add(s, text);
+    }
+    list_end(s);
+    var_text(s, "xname", c->xname);
+    var_text(s, "yname", c->yname);
+    if (one) {
+        char text[64];
+        snprintf(text, sizeof text, "%g sequence%s in a batch", one->s->rows,
+                 one->s->rows == 1 ? "" : "s");
+        var_text(s, "batch", text);
+    }
+    free(methods);
+    free(x);
+    return n_methods > 0;
+}
+
+static bool time_budget(sheet *s, const pb_summary *m)
+{
+    static const curves c = {"decode",
+                             "budget (trainable parameters)",
+                             "time per token (ms)",
+                             same_but_budget,
+                             budget_of,
+                             false};
+    return draw_curves(s, m, &c);
+}
+
+static bool time_prompt(sheet *s, const pb_summary *m)
+{
+    static const curves c = {
+        "prefill", "tokens of a prompt", "time to the first token (ms)", same_but_prompt, prompt_of,
+        true};
+    return draw_curves(s, m, &c);
+}
+
+static bool time_context(sheet *s, const pb_summary *m)
+{
+    static const curves c = {"decode",        "tokens in front", "time per token (ms)",
+                             same_but_prompt, prompt_of,         false};
+    return draw_curves(s, m, &c);
 }
 
 typedef struct memory_line {
@@ -1357,6 +1587,9 @@ static bool (*const makers[])(sheet *, const pb_summary *) = {
     [LOSS] = loss,
     [TOKEN_TIME] = latency,
     [THROUGHPUT] = latency,
+    [TIME_BUDGET] = time_budget,
+    [TIME_PROMPT] = time_prompt,
+    [TIME_CONTEXT] = time_context,
     [MEMORY] = memory,
     [SERVED] = served_latency,
     [LOAD] = load,
@@ -1483,7 +1716,8 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bo
     if (!known)
         return pb_fail(PB_USAGE,
                        "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
-                       "throughput, memory, served-latency, load, components or tenants-memory",
+                       "throughput, time-budget, time-prompt, time-context, memory, "
+                       "served-latency, load, components or tenants-memory",
                        "unknown figure \"%s\"", options->only);
     return n ? PB_OK : pb_fail(PB_INPUT, NULL, "the results hold no data for a figure");
 }

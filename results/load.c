@@ -312,11 +312,21 @@ static pb_err read_scenario(pb_record *r, hid_t g)
     } rows[] = {{"tenants", &s->tenants},
                 {"rows", &s->rows},
                 {"prompt", &s->prompt},
+                {"new", &s->fresh},
+                {"beam", &s->beam},
+                {"budget", &s->budget},
+                {"trainable", &s->trainable},
                 {"tokens_per_sample", &s->tokens_per_sample},
                 {"resident_bytes_per_tenant", &s->resident_bytes_per_tenant},
                 {"flops_per_token", &s->flops_per_token},
                 {"bytes_per_token", &s->bytes_per_token},
-                {"regions_per_token", &s->regions_per_token}};
+                {"memory_bytes", &s->memory_bytes},
+                {"regions_per_token", &s->regions_per_token},
+                {"of_limit", &s->of_limit},
+                {"backbone_time_share", &s->backbone_share},
+                {"attention_time_share", &s->attention_share},
+                {"adapter_time_share", &s->adapter_share},
+                {"head_time_share", &s->head_share}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         *rows[i].to = NAN;
         PB_TRY(pb_h5_get_real(g, rows[i].name, rows[i].to));

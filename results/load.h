@@ -32,8 +32,11 @@ typedef struct pb_evaluation {
 // Numbers that were not recorded are NaN.
 typedef struct pb_scenario {
     char *name, *method, *phase, *sharing;
-    double tenants, rows, prompt, tokens_per_sample, resident_bytes_per_tenant, flops_per_token,
-        bytes_per_token, regions_per_token;
+    double tenants, rows, prompt, fresh, beam, budget, trainable, tokens_per_sample,
+        resident_bytes_per_tenant, memory_bytes, flops_per_token, bytes_per_token,
+        regions_per_token;
+    double of_limit; // share of the time that the machine would need
+    double backbone_share, attention_share, adapter_share, head_share; // of the time
     int64_t *samples_ns;
     size_t n;
 } pb_scenario;

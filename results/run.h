@@ -20,7 +20,8 @@
 //           several numbers per item ("bleu_stats") is flat or nested.
 //   latency scenario ("decode/lora/different/16"), samples_ns: [integers], attrs: {name: value}
 //           `rows` = sequences in the batch; `tokens_per_sample` = tokens that one sample handled,
-//           over all rows. An equal scenario later replaces the earlier one.
+//           over all rows. `sharing` "limit": what the machine did in the same rounds, with
+//           flops_per_sample or bytes_per_sample. An equal scenario later replaces the earlier one.
 //   serve   about: {...}, requests, steps, loads, tokens: {column: [integers]}, see serving.h; a
 //           later one replaces it
 //   note    free keys and values, kept as attributes of /notes

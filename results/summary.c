@@ -548,13 +548,20 @@ static bool same_number(double a, double b)
     return a == b || (isnan(a) && isnan(b));
 }
 
+// Whether they were measured under the same conditions.
+static bool same_conditions(const pb_scenario *a, const pb_scenario *b)
+{
+    return !strcmp(a->phase, b->phase) && same_number(a->rows, b->rows) &&
+           same_number(a->prompt, b->prompt) && same_number(a->fresh, b->fresh) &&
+           same_number(a->beam, b->beam) && same_number(a->budget, b->budget);
+}
+
 static bool same_arm(const pb_arm *arm, const pb_record *r, const pb_scenario *s)
 {
     const pb_scenario *a = arm->s;
     return !strcmp(arm->model, r->model) && !strcmp(a->name, s->name) &&
            !strcmp(a->method, s->method) && !strcmp(a->sharing, s->sharing) &&
-           !strcmp(a->phase, s->phase) && same_number(a->tenants, s->tenants) &&
-           same_number(a->rows, s->rows) && same_number(a->prompt, s->prompt);
+           same_number(a->tenants, s->tenants) && same_conditions(a, s);
 }
 
 static pb_err add_samples(pb_arm *arm, const pb_scenario *s)
@@ -603,9 +610,15 @@ static int by_arm(const void *pa, const void *pb)
     if (!c)
         c = strcmp(b->s->phase, a->s->phase); // prefill before decode
     if (!c)
+        c = (a->s->beam > b->s->beam) - (a->s->beam < b->s->beam);
+    if (!c)
         c = (a->s->rows > b->s->rows) - (a->s->rows < b->s->rows);
     if (!c)
         c = (a->s->prompt > b->s->prompt) - (a->s->prompt < b->s->prompt);
+    if (!c)
+        c = (a->s->fresh > b->s->fresh) - (a->s->fresh < b->s->fresh);
+    if (!c)
+        c = (a->s->budget > b->s->budget) - (a->s->budget < b->s->budget);
     if (!c)
         c = (strcmp(a->s->method, "base") != 0) - (strcmp(b->s->method, "base") != 0);
     if (!c)
@@ -631,6 +644,8 @@ static pb_err make_arms(pb_summary *s, const pb_records *records)
         for (size_t k = 0; k < r->n_scenarios && pb_record_is(r, "complete"); k++) {
             const pb_scenario *sc = &r->scenarios[k];
             pb_arm *arm = NULL;
+            if (!strcmp(sc->sharing, "limit"))
+                continue;
             for (size_t m = 0; m < s->n_arms && !arm; m++)
                 if (same_arm(&s->arms[m], r, sc))
                     arm = &s->arms[m];
@@ -652,9 +667,8 @@ static pb_err make_arms(pb_summary *s, const pb_records *records)
         for (size_t k = 0; k < s->n_arms; k++) {
             const pb_arm *b = &s->arms[k];
             pb_arm *a = &s->arms[i];
-            if (!strcmp(b->s->method, "base") && !strcmp(b->s->phase, a->s->phase) &&
-                !strcmp(b->model, a->model) && same_number(b->s->rows, a->s->rows) &&
-                same_number(b->s->prompt, a->s->prompt) && isnan(a->over_base))
+            if (!strcmp(b->s->method, "base") && !strcmp(b->model, a->model) &&
+                same_conditions(b->s, a->s) && isnan(a->over_base))
                 a->over_base = a->median / b->median;
         }
     return PB_OK;

@@ -66,7 +66,7 @@ typedef struct pb_arm {
     pb_interval median_interval;
     double tokens_per_second; // of the whole batch, from the median
     double noise;             // |median of odd samples - of even ones| / median
-    double over_base;         // median / that of the base model at the same phase and rows, or NaN
+    double over_base;         // median / that of the base model under the same conditions, or NaN
 } pb_arm;
 
 typedef struct pb_summary {

@@ -625,6 +625,11 @@ static bool same_number(double a, double b)
     return a == b || (isnan(a) && isnan(b));
 }
 
+static bool generates(const pb_arm *a)
+{
+    return !strcmp(a->s->phase, "generate");
+}
+
 static bool same_block(const item *a, const item *b)
 {
     if (a->line)
@@ -632,7 +637,10 @@ static bool same_block(const item *a, const item *b)
     if (a->arm)
         return !strcmp(a->arm->model, b->arm->model) &&
                !strcmp(a->arm->s->phase, b->arm->s->phase) && a->arm->s->rows == b->arm->s->rows &&
-               same_number(a->arm->s->prompt, b->arm->s->prompt);
+               same_number(a->arm->s->prompt, b->arm->s->prompt) &&
+               same_number(a->arm->s->fresh, b->arm->s->fresh) &&
+               same_number(a->arm->s->beam, b->arm->s->beam) &&
+               same_number(a->arm->s->budget, b->arm->s->budget);
     return a->row->block == b->row->block && !strcmp(a->row->model, b->row->model) &&
            (a->row->block != PB_BLOCK_BUDGET || same_number(a->row->budget, b->row->budget));
 }
@@ -651,8 +659,14 @@ static void block_title(char *out, size_t size, const item *x)
         const pb_scenario *s = x->arm->s;
         n += (size_t)snprintf(out + n, size - n, "%.80s, %g sequence%s per batch", s->phase,
                               s->rows, s->rows == 1 ? "" : "s");
+        if (isfinite(s->beam))
+            n += (size_t)snprintf(out + n, size - n, ", beam %g", s->beam);
         if (isfinite(s->prompt))
-            snprintf(out + n, size - n, ", prompt of %g tokens", s->prompt);
+            n += (size_t)snprintf(out + n, size - n, ", prompt of %g tokens", s->prompt);
+        if (generates(x->arm) && isfinite(s->fresh))
+            n += (size_t)snprintf(out + n, size - n, ", %g new", s->fresh);
+        if (isfinite(s->budget))
+            snprintf(out + n, size - n, ", budget %.10g", s->budget);
     } else if (x->row->block == PB_BLOCK_PUBLISHED) {
         snprintf(out + n, size - n, "published by others, on other backbones: not comparable");
     } else if (x->row->block == PB_BLOCK_REFERENCE) {
@@ -893,51 +907,131 @@ done:
 
 // ---------------------------------------------------------------- latency
 
-static pb_err latency(const sink *to, const pb_summary *s)
+typedef enum selection { STEPS, GENERATIONS, ALL_ARMS } selection;
+
+static size_t arms(item *items, const pb_summary *s, selection w)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_arms; i++)
+        if (w == ALL_ARMS || generates(&s->arms[i]) == (w == GENERATIONS))
+            items[n++] = (item){.s = s, .arm = &s->arms[i], .task = ALL};
+    return n;
+}
+
+#define OF_ARM(member)      ARM, AT(pb_arm, member), 0
+#define OF_SCENARIO(member) SCENARIO, AT(pb_scenario, member), 0
+
+// Steps of prefill and decoding; in CSV what is known of any arm.
+static pb_err steps(const sink *to, const item *items, size_t n)
 {
     static const column columns[] = {
-        {"model", NULL, TEXT, ARM, AT(pb_arm, model), 0},
-        {"scenario", NULL, TEXT, SCENARIO, AT(pb_scenario, name), 0},
-        {"phase", NULL, TEXT, SCENARIO, AT(pb_scenario, phase), 0},
-        {"method", "method", TEXT, SCENARIO, AT(pb_scenario, method), 0},
-        {"sharing", "sharing", TEXT, SCENARIO, AT(pb_scenario, sharing), 0},
-        {"rows", NULL, RATE, SCENARIO, AT(pb_scenario, rows), 0},
-        {"tenants", "tenants", RATE, SCENARIO, AT(pb_scenario, tenants), 0},
-        {"prompt", NULL, RATE, SCENARIO, AT(pb_scenario, prompt), 0},
-        {"runs", NULL, COUNT, ARM, AT(pb_arm, n_runs), 0},
-        {"median_ms_per_token", "ms/token", REAL, ARM, AT(pb_arm, median), 0},
-        {NULL, "[95 %]", INTERVAL, ARM, AT(pb_arm, median_interval), 0},
-        {"median_lo95", NULL, REAL, ARM, AT(pb_arm, median_interval.lo), 0},
-        {"median_hi95", NULL, REAL, ARM, AT(pb_arm, median_interval.hi), 0},
-        {"p90_ms_per_token", "p90", REAL, ARM, AT(pb_arm, p90), 0},
-        {"p99_ms_per_token", "p99", REAL, ARM, AT(pb_arm, p99), 0},
-        {"over_base", "\u00D7 base", RATIO, ARM, AT(pb_arm, over_base), 0},
-        {"noise", "noise %", PERCENT, ARM, AT(pb_arm, noise), 0},
-        {"tokens_per_second", "tokens/s", RATE, ARM, AT(pb_arm, tokens_per_second), 0},
-        {"resident_bytes_per_tenant", "bytes/tenant", SHORT, SCENARIO,
-         AT(pb_scenario, resident_bytes_per_tenant), 0},
-        {"flops_per_token", "FLOP/token", SHORT, SCENARIO, AT(pb_scenario, flops_per_token), 0},
-        {"bytes_per_token", "bytes/token", SHORT, SCENARIO, AT(pb_scenario, bytes_per_token), 0},
-        {"regions_per_token", "regions/token", SHORT, SCENARIO, AT(pb_scenario, regions_per_token),
-         0},
-        {"samples", "samples", COUNT, ARM, AT(pb_arm, n), 0},
+        {"model", NULL, TEXT, OF_ARM(model)},
+        {"scenario", NULL, TEXT, OF_SCENARIO(name)},
+        {"phase", NULL, TEXT, OF_SCENARIO(phase)},
+        {"method", "method", TEXT, OF_SCENARIO(method)},
+        {"sharing", "sharing", TEXT, OF_SCENARIO(sharing)},
+        {"rows", NULL, RATE, OF_SCENARIO(rows)},
+        {"tenants", "tenants", RATE, OF_SCENARIO(tenants)},
+        {"prompt", NULL, RATE, OF_SCENARIO(prompt)},
+        {"new", NULL, RATE, OF_SCENARIO(fresh)},
+        {"beam", NULL, RATE, OF_SCENARIO(beam)},
+        {"budget", NULL, RATE, OF_SCENARIO(budget)},
+        {"trainable", NULL, RATE, OF_SCENARIO(trainable)},
+        {"runs", NULL, COUNT, OF_ARM(n_runs)},
+        {"median_ms_per_token", "ms/token", REAL, OF_ARM(median)},
+        {NULL, "[95 %]", INTERVAL, OF_ARM(median_interval)},
+        {"median_lo95", NULL, REAL, OF_ARM(median_interval.lo)},
+        {"median_hi95", NULL, REAL, OF_ARM(median_interval.hi)},
+        {"p90_ms_per_token", NULL, REAL, OF_ARM(p90)},
+        {"p99_ms_per_token", NULL, REAL, OF_ARM(p99)},
+        {"over_base", "\u00D7 base", RATIO, OF_ARM(over_base)},
+        {"noise", "noise %", PERCENT, OF_ARM(noise)},
+        {"tokens_per_second", "tokens/s", RATE, OF_ARM(tokens_per_second)},
+        {"of_limit", "of limit %", PERCENT, OF_SCENARIO(of_limit)},
+        {"backbone_time_share", NULL, REAL, OF_SCENARIO(backbone_share)},
+        {"attention_time_share", NULL, REAL, OF_SCENARIO(attention_share)},
+        {"adapter_time_share", "adapter %", PERCENT, OF_SCENARIO(adapter_share)},
+        {"head_time_share", NULL, REAL, OF_SCENARIO(head_share)},
+        {"resident_bytes_per_tenant", "bytes/tenant", SHORT,
+         OF_SCENARIO(resident_bytes_per_tenant)},
+        {"memory_bytes", NULL, REAL, OF_SCENARIO(memory_bytes)},
+        {"flops_per_token", "FLOP/token", SHORT, OF_SCENARIO(flops_per_token)},
+        {"bytes_per_token", "bytes/token", SHORT, OF_SCENARIO(bytes_per_token)},
+        {"regions_per_token", "regions/token", SHORT, OF_SCENARIO(regions_per_token)},
+        {"samples", NULL, COUNT, OF_ARM(n)},
     };
-    item *items = calloc(s->n_arms + 1, sizeof *items);
-    if (!items)
-        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
-    for (size_t i = 0; i < s->n_arms; i++)
-        items[i] = (item){.s = s, .arm = &s->arms[i], .task = ALL};
     table t = {
         "latency",
         "Latency: time per token of one request (median), throughput of the batch",
         "noise: difference between the medians of every other sample, in percent of the median; "
         "smaller differences between arms mean nothing. [95 %]: order-statistic interval of the "
-        "median. p99 only from 1000 samples. Regions: parallel regions entered per token.",
+        "median. of limit: what the machine would need for the arm's operations and bytes, as "
+        "measured in the same rounds, in percent of its time. adapter: in percent of the time. "
+        "Regions: parallel regions entered per token, each with a barrier.",
         columns,
         sizeof columns / sizeof *columns,
         items,
-        s->n_arms};
-    pb_err err = put(to, &t);
+        n};
+    return put(to, &t);
+}
+
+static pb_err efficiency(const sink *to, const item *items, size_t n)
+{
+    static const column columns[] = {
+        {"model", NULL, TEXT, OF_ARM(model)},
+        {"method", "method", TEXT, OF_SCENARIO(method)},
+        {"sharing", "sharing", TEXT, OF_SCENARIO(sharing)},
+        {"rows", NULL, RATE, OF_SCENARIO(rows)},
+        {"tenants", "tenants", RATE, OF_SCENARIO(tenants)},
+        {"prompt", NULL, RATE, OF_SCENARIO(prompt)},
+        {"new", NULL, RATE, OF_SCENARIO(fresh)},
+        {"beam", NULL, RATE, OF_SCENARIO(beam)},
+        {"budget", NULL, RATE, OF_SCENARIO(budget)},
+        {"trainable", "trainable", WHOLE, OF_SCENARIO(trainable)},
+        {"tokens_per_second", "tokens/s", SHORT, OF_ARM(tokens_per_second)},
+        {"time_over_base", "time \u00D7 base", RATIO, OF_ARM(over_base)},
+        {"noise", "noise %", PERCENT, OF_ARM(noise)},
+        {"memory_bytes", "memory", SHORT, OF_SCENARIO(memory_bytes)},
+        {"resident_bytes_per_tenant", NULL, SHORT, OF_SCENARIO(resident_bytes_per_tenant)},
+        {"of_limit", "of limit %", PERCENT, OF_SCENARIO(of_limit)},
+        {"adapter_time_share", "adapter %", PERCENT, OF_SCENARIO(adapter_share)},
+        {"flops_per_token", "FLOP/token", SHORT, OF_SCENARIO(flops_per_token)},
+        {"bytes_per_token", "bytes/token", SHORT, OF_SCENARIO(bytes_per_token)},
+        {"regions_per_token", "regions/token", SHORT, OF_SCENARIO(regions_per_token)},
+        {"samples", "samples", COUNT, OF_ARM(n)},
+    };
+    table t = {
+        "efficiency",
+        "Efficiency: whole generations, new tokens per second of the batch (median) and memory",
+        "Prompts are in the time, and in FLOPs, bytes and parallel regions (barriers) per new "
+        "token. "
+        "sharing: different = tenants in one batch, fused; loop = one tenant after the other. "
+        "memory: "
+        "backbone, adapters, keys and values of all beams, activations of a server that has these "
+        "adapters alone. of limit: what the machine would need for the arm's operations and bytes, "
+        "in "
+        "percent of its time. Adapters are not merged, except for `merged`. Of the efficiency "
+        "figures "
+        "of PEDRO's paper none could be read by us, so no published ones stand beside these.",
+        columns,
+        sizeof columns / sizeof *columns,
+        items,
+        n};
+    return put(to, &t);
+}
+
+// CSV on a stream is one table.
+static pb_err latency(const sink *to, const pb_summary *s)
+{
+    item *items = calloc(s->n_arms + 1, sizeof *items);
+    if (!items)
+        return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    bool one = !to->folder && to->format == PB_CSV;
+    size_t n = arms(items, s, one ? ALL_ARMS : STEPS);
+    pb_err err = n ? steps(to, items, n) : PB_OK;
+    n = one ? 0 : arms(items, s, GENERATIONS);
+    if (!err && n)
+        err = efficiency(to, items, n);
     free(items);
     return err;
 }

@@ -14,7 +14,7 @@ pb_err pb_table_format_parse(pb_table_format *out, const char *name);
 // The comparison: one overview, then one table per task. CSV has one line per row and task, with
 // plain numbers.
 pb_err pb_table_scores(FILE *f, const pb_summary *s, pb_table_format format);
-// The timed arms, one per line.
+// The timed arms, one per line: steps, and whole generations.
 pb_err pb_table_latency(FILE *f, const pb_summary *s, pb_table_format format);
 
 // Served workloads, several tables; `names` are their files', or NULL. In CSV the tables follow
@@ -24,7 +24,7 @@ pb_err pb_table_serving(FILE *f, pb_serving *const *runs, const char *const *nam
 pb_err pb_table_served(FILE *f, const pb_summary *s, pb_table_format format);
 
 // All of them as files: folder/NAME.txt, .md, .csv and .tex, where NAME is "overview", a task's,
-// "latency", or "serving-latency" and so on.
+// "latency", "efficiency", or "serving-latency" and so on.
 pb_err pb_table_files(const char *folder, const pb_summary *s);
 
 // A number of bytes, operations or parameters in few digits: 8.9 k, 1.20 M; "-" for NaN.

@@ -74,6 +74,8 @@ pb_arm *pb_work_arm(pb_work *w, pb_arm_kind kind, const char *name);
 // Releases arms and samples.
 void pb_work_free(pb_work *w);
 
+// Finds how many runs make a sample of at least so many seconds.
+pb_err pb_arm_calibrate(pb_arm *a, double least);
 // Times all arms. PB_INTERRUPTED after Ctrl-C: whole rounds until then are kept.
 pb_err pb_work_run(pb_work *w, const pb_bench_plan *plan);
 

@@ -33,8 +33,8 @@ void pb_work_free(pb_work *w)
     w->n = 0;
 }
 
-// How many runs make a sample long enough: doubled until they do.
-static pb_err calibrate(pb_arm *a, double least)
+// Doubled until they do.
+pb_err pb_arm_calibrate(pb_arm *a, double least)
 {
     double t = 0;
     for (a->runs = 1;; a->runs *= 2) {
@@ -70,7 +70,7 @@ pb_err pb_work_run(pb_work *w, const pb_bench_plan *plan)
         a->seconds = calloc(MOST_ROUNDS, sizeof *a->seconds);
         if (!a->seconds)
             return pb_fail(PB_MEMORY, NULL, "no memory for samples");
-        pb_err err = calibrate(a, plan->sample);
+        pb_err err = pb_arm_calibrate(a, plan->sample);
         if (err)
             return pb_context(err, "%s, %s", w->name, a->name);
         if (pb_interrupted())

@@ -56,8 +56,9 @@ static pb_err run(int argc, char **argv)
 {
     static const char doc[] =
         "Draws the figures that the results allow: scores, forest (differences to the baseline), "
-        "ablation, score-params, learning-rate, loss, token-time, throughput, memory; of served "
-        "workloads served-latency, load, components, tenants-memory. Each leaves "
+        "ablation, score-params, learning-rate, loss, token-time, throughput, time-budget, "
+        "time-prompt, time-context, memory; of served workloads served-latency, load, components, "
+        "tenants-memory. Each leaves "
         "NAME.svg, NAME.png and its numbers, NAME.dat; with --terminals tex NAME.tex and NAME.pdf "
         "for LaTeX. Needs gnuplot; PB_PLOTS may name another folder of scripts.\v"
         "Examples:\n"

@@ -1,7 +1,8 @@
 // The latency experiment on a tiny random model: every arm is there, with the samples, tokens,
 // counts and bytes it should have; impossible plans are refused; Ctrl-C keeps what is there. (That
-// batches equal single requests bit by bit is checked by the experiment itself, before it times.)
-#include "serve/decode.h"
+// batches, sorted or not, equal single requests bit by bit is checked by the experiment itself,
+// before it times.)
+#include "serve/generation.h"
 #include "serve/latency.h"
 
 #include "core/log.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-enum { N_METHODS = 4, P = 7, FRESH = 5, MIN = 3, MOST = 200 };
+enum { N_METHODS = 4, N_LIMITS = 2, P = 7, FRESH = 5, MIN = 3, MOST = 400 };
 
 static const char *const names[N_METHODS] = {"lora", "ia3", "prefix", "pedro"};
 
@@ -95,7 +96,14 @@ static int tear_down(void **state)
     return 0;
 }
 
-static const size_t sizes[] = {1, 3, 8};
+static const size_t sizes[] = {1, 3, 8}, beams[] = {1, 3};
+
+// A limit that takes a second more each time.
+static pb_err tick(void *self, double *seconds)
+{
+    *seconds = ++*(double *)self;
+    return PB_OK;
+}
 
 static pb_latency_plan plan_of(const struct fixture *f)
 {
@@ -103,6 +111,7 @@ static pb_latency_plan plan_of(const struct fixture *f)
                              .merged = f->merged,
                              .methods = f->methods,
                              .n_methods = N_METHODS,
+                             .phase = {[PB_PHASE_PREFILL] = true, [PB_PHASE_DECODE] = true},
                              .tenants = sizes,
                              .n_tenants = 3,
                              .prompt = P,
@@ -124,12 +133,14 @@ static const pb_latency_result *find(const struct seen *s, const char *name)
 static pb_counts total(const pb_latency_result *r)
 {
     pb_counts t = {0};
-    for (int c = 0; c < PB_COMPONENTS; c++) {
-        t.flops += r->counts[c].flops;
-        t.bytes += r->counts[c].bytes;
-        t.regions += r->counts[c].regions;
-    }
+    for (int c = 0; c < PB_COMPONENTS; c++)
+        pb_counts_add(&t, &r->counts[c]);
     return t;
+}
+
+static bool is_limit(const pb_latency_result *r)
+{
+    return !strcmp(r->sharing, "limit");
 }
 
 static void test_arms(void **state)
@@ -138,32 +149,55 @@ static void test_arms(void **state)
     struct seen *s = &f->seen;
     pb_latency_plan plan = plan_of(f);
     pb_latency_observer o = {s, result, progress};
+    double clock[N_LIMITS] = {0};
+    const pb_latency_limit limits[N_LIMITS] = {{"sums", 1e9, 0, tick, &clock[0]},
+                                               {"reads", 0, 1e6, tick, &clock[1]}};
+    plan.limits = limits;
+    plan.n_limits = N_LIMITS;
+    plan.phase[PB_PHASE_GENERATE] = true;
+    plan.beams = beams;
+    plan.n_beams = 2;
     *s = (struct seen){0};
     if (pb_latency_measure(&plan, &o))
         fail_msg("%s", pb_error_message());
-    // base twice, none, merged, and per method same and different; from two requests on, per method
-    // the loop, and the mixture.
-    size_t alone = 4 + 2 * N_METHODS, many = alone + N_METHODS + 1;
-    assert_int_equal(s->n, 2 * (alone + 2 * many));
+    // The limits, base twice, none, merged, and per method same and different; from two requests
+    // on, per method the loop, and the mixture; from three on per method sorted and unsorted.
+    size_t alone = N_LIMITS + 4 + 2 * N_METHODS, many = alone + N_METHODS + 1 + 2 * N_METHODS;
+    // Whole generations have neither same, sorted nor unsorted.
+    size_t whole = N_LIMITS + 4 + N_METHODS, wholes = whole + N_METHODS + 1;
+    assert_int_equal(s->n, 2 * (alone + 2 * many) + 2 * (whole + 2 * wholes));
     assert_false(s->negative);
     size_t samples = 0;
     for (size_t i = 0; i < s->n; i++) {
         const pb_latency_result *r = &s->r[i];
-        bool decode = !strcmp(r->phase, "decode");
+        bool decode = !strcmp(r->phase, "decode"), generate = !strcmp(r->phase, "generate");
         assert_true(r->n >= MIN);
-        // All arms of a round, or none.
-        if (i && r->rows == r[-1].rows && !strcmp(r->phase, r[-1].phase))
+        // All arms of a round, or none; the limits first.
+        if (i && r->rows == r[-1].rows && !strcmp(r->phase, r[-1].phase) && r->beam == r[-1].beam) {
             assert_int_equal(r->n, r[-1].n);
-        assert_int_equal(r->tokens, r->rows * (decode ? 1 : P));
-        assert_true(total(r).flops > 0 && total(r).bytes > 0);
-        samples += r->n + 1; // one round is not kept
+            assert_true(!is_limit(r) || is_limit(&r[-1]));
+        }
+        assert_int_equal(r->tokens, r->rows * (generate ? FRESH : decode ? 1 : P));
+        assert_int_equal(r->beam > 0, generate);
+        samples += r->n + !generate; // one round is not kept
+        if (is_limit(r)) {
+            assert_true(total(r).flops == 0 && r->part[0].flops + r->part[0].bytes > 0);
+            continue;
+        }
+        assert_true(total(r).flops > 0 && total(r).bytes > 0 && total(r).ns > 0);
+        assert_true(r->part[0].flops + r->part[1].flops == total(r).flops);
+        assert_true(r->part[0].bytes + r->part[1].bytes == total(r).bytes);
     }
     assert_int_equal(s->calls, samples);
+    assert_true(clock[0] == clock[1] && clock[0] > MIN);
     assert_int_equal(find(s, "decode/lora/same/8")->tenants, 1);
     assert_int_equal(find(s, "decode/lora/different/8")->tenants, 8);
     assert_int_equal(find(s, "decode/mixed/mixed/8")->tenants, 8);
     assert_int_equal(find(s, "decode/base/none/8")->tenants, 0);
     assert_int_equal(find(s, "decode/pedro/loop/3")->method_index, 3);
+    assert_int_equal(find(s, "decode/ia3/unsorted/8")->tenants, 4);
+    assert_int_equal(find(s, "prefill/ia3/sorted/3")->tenants, 2);
+    assert_int_equal(find(s, "generate/beam-3/lora/different/8")->tenants, 8);
 }
 
 static void test_counts(void **state)
@@ -197,8 +231,78 @@ static void test_counts(void **state)
             assert_true(same.flops == different.flops && different.flops > base.flops);
             assert_true(loop.flops == 8 * one.flops && loop.bytes == 8 * one.bytes);
             assert_true(different.bytes < loop.bytes);
+            snprintf(name, sizeof name, "%s/%s/sorted/8", phases[p], names[m]);
+            pb_counts sorted = total(find(s, name));
+            snprintf(name, sizeof name, "%s/%s/unsorted/8", phases[p], names[m]);
+            pb_counts unsorted = total(find(s, name));
+            assert_true(sorted.flops == different.flops && unsorted.flops == sorted.flops);
+            // Neighbours with one adapter read it once.
+            assert_true(sorted.bytes <= unsorted.bytes && unsorted.bytes <= different.bytes);
+            assert_true(m || sorted.bytes < unsorted.bytes);
+            assert_int_equal(unsorted.regions, sorted.regions);
         }
+        // What a component takes is known: hooks that are not there take less than LoRA's.
+        snprintf(name, sizeof name, "%s/base/none/8", phases[p]);
+        int64_t idle = find(s, name)->counts[PB_ADAPTER].ns;
+        snprintf(name, sizeof name, "%s/lora/different/8", phases[p]);
+        assert_true(find(s, name)->counts[PB_ADAPTER].ns > idle);
+        assert_true(find(s, name)->counts[PB_HEAD].ns > 0);
     }
+}
+
+// Whole generations: the loop does the same operations, and reads the backbone once per tenant.
+static void test_generations(void **state)
+{
+    struct fixture *f = *state;
+    const struct seen *s = &f->seen;
+    for (size_t b = 0; b < 2; b++)
+        for (size_t m = 0; m < N_METHODS; m++) {
+            char name[100];
+            snprintf(name, sizeof name, "generate/beam-%zu/%s/different/8", beams[b], names[m]);
+            const pb_latency_result *fused = find(s, name);
+            snprintf(name, sizeof name, "generate/beam-%zu/%s/loop/8", beams[b], names[m]);
+            const pb_latency_result *loop = find(s, name);
+            snprintf(name, sizeof name, "generate/beam-%zu/base/none/8", beams[b]);
+            const pb_latency_result *base = find(s, name);
+            assert_true(total(loop).flops == total(fused).flops);
+            assert_true(total(loop).bytes > 4 * total(base).bytes);
+            assert_true(fused->part[PB_PROMPT_STEPS].flops > 0);
+            // The token after the prompt comes from the prompt's step; others from a row each.
+            assert_true(fused->part[PB_DECODE_STEPS].flops > 0);
+            assert_true(fused->memory > base->memory && loop->memory < fused->memory);
+            snprintf(name, sizeof name, "generate/beam-%zu/merged/merged/8", beams[b]);
+            assert_true(total(find(s, name)).flops == total(base).flops);
+        }
+    assert_true(find(s, "generate/beam-3/base/none/3")->memory >
+                find(s, "generate/beam-1/base/none/3")->memory);
+    assert_true(total(find(s, "generate/beam-3/base/none/3")).flops >
+                total(find(s, "generate/beam-1/base/none/3")).flops);
+}
+
+// What a decoder is said to need is what its arenas take, and the rest of the engine.
+static void test_memory(void **state)
+{
+    struct fixture *f = *state;
+    pb_adapter *a;
+    pb_decoder *d;
+    size_t need, kv_only, S = 3 * 4, rest = S * 90 * sizeof(real) + 3 * S * 12 * sizeof(int32_t);
+    assert_int_equal(pb_latency_adapter(&a, &f->methods[3], &f->base->config, 5, 0), PB_OK);
+    pb_decoding how = {.beam = 3, .length_penalty = 1};
+    assert_int_equal(pb_decoder_need(&need, f->base, &a, 1, 4, 12, &how), PB_OK);
+    assert_int_equal(pb_decoder_new(&d, f->base, &a, 1, 4, 12, &how), PB_OK);
+    kv_only = pb_step_kv_bytes(pb_decoder_step(d));
+    size_t took = pb_step_bytes(pb_decoder_step(d)) + kv_only + rest;
+    assert_true(need <= took && took - need <= 64);
+    pb_decoder_free(d);
+    pb_adapter_free(a);
+    // And the experiment: more with a merged backbone's caches, and no less than its own caches.
+    pb_latency_plan p = plan_of(f);
+    size_t all, merged;
+    assert_int_equal(pb_latency_need(&all, &p, false), PB_OK);
+    assert_int_equal(pb_latency_need(&merged, &p, true), PB_OK);
+    size_t slots = (3 + 3 * N_METHODS) * 8;
+    assert_true(all > slots * find(&f->seen, "decode/base/none/8")->kv_bytes);
+    assert_true(merged > all + 8 * find(&f->seen, "decode/base/none/8")->kv_bytes);
 }
 
 static void test_bytes(void **state)
@@ -284,6 +388,15 @@ static void test_refusals(void **state)
     p = good;
     p.min_samples = 0;
     refuse(&p, "must not be 0");
+    p = good;
+    p.phase[PB_PHASE_PREFILL] = p.phase[PB_PHASE_DECODE] = false;
+    refuse(&p, "no phase");
+    p.phase[PB_PHASE_GENERATE] = true;
+    refuse(&p, "need numbers of beams");
+    static const size_t falling[] = {3, 1};
+    p.beams = falling;
+    p.n_beams = 2;
+    refuse(&p, "beams must increase");
     pb_latency_method list[2] = {f->methods[0], f->methods[0]};
     p = good;
     p.methods = list;
@@ -319,6 +432,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arms),        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_generations), cmocka_unit_test(test_memory),
         cmocka_unit_test(test_bytes),       cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_argmax),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_interrupted),

@@ -2,11 +2,12 @@
 // parsing, and `pedrobench sweep` for experiments of this kind.
 //
 //   {"kind": "latency", "model": path, "methods": ["lora", "ia3", "prefix", "pedro"],
-//    "budget": "0.5%", "tenants": [1, 2, 4, 8, 16], "prompt": 64, "new": 32, "seconds": 60,
-//    "min_samples": 6, "seed": 1, "threads": 2}
+//    "budget": "0.5%", "tenants": [1, 2, 4, 8, 16], "phases": ["prefill", "decode"], "beams": [1],
+//    "prompt": 64, "new": 32, "seconds": 60, "min_samples": 6, "seed": 1, "threads": 2}
 //
 // Only "model" is needed; the values above are the defaults, and "threads" is what the program runs
-// with. A model "random:WIDTHxFFNxLAYERSxHEADSxKV_HEADSxVOCAB" has random weights and a tied head.
+// with. The phase "generate" is whole generations, of every number of beams. Models with random
+// weights: "random:" and what pb_open_model takes.
 #ifndef PB_CLI_LATENCY_RUN_H
 #define PB_CLI_LATENCY_RUN_H
 
@@ -18,9 +19,10 @@
 typedef struct pb_latency_row {
     pb_latency_result r; // without the samples
     double median, mad, p90;
-    double lo, hi; // 95 % interval of the median; NaN below 6 samples
-    double ratio;  // to the base model at this phase and batch size
-    double floor;  // |base-again / base - 1| there
+    double lo, hi;   // 95 % interval of the median; NaN below 6 samples
+    double ratio;    // to the base model at this phase and batch size
+    double of_limit; // share of its time that the machine would need for the same work; or NaN
+    double floor;    // |base-again / base - 1| there
     pb_counts total;
 } pb_latency_row;
 
@@ -38,6 +40,7 @@ typedef struct pb_latency_report {
     size_t n_tenants;
     size_t budget, model_params, backbone_bytes, prompt, fresh, threads;
     char model[4096];
+    char merged_left_out[160]; // why; "": it was not
 } pb_latency_report;
 void pb_latency_report_free(pb_latency_report *r);
 

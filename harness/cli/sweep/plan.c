@@ -535,23 +535,51 @@ static pb_err check_choices(const pb_sweep_plan *p)
     return PB_OK;
 }
 
-static pb_err add_latency(unfolding *u)
+static pb_err latency_id(char *out, size_t size, const json_t *given, bool named)
 {
-    json_t *full, *given = json_object_get(u->p->file, "latency");
-    if (!given)
-        return PB_OK;
-    json_t *c = json_deep_copy(given);
+    const char *name = "";
+    if (!json_is_object(given))
+        return pb_fail(PB_INPUT, NULL, "it is neither an object nor a list of objects");
+    if (named) {
+        PB_TRY(pb_json_str(given, "name", &name));
+        PB_TRY(check_label(name));
+    }
+    snprintf(out, size, named ? "latency/%.100s" : "latency%s", name);
+    return PB_OK;
+}
+
+// One latency run; of several each has a name of its own.
+static pb_err add_latency(unfolding *u, const json_t *given, bool named)
+{
+    char id[160] = "latency";
+    json_t *full = NULL, *c = NULL;
+    pb_sweep_run run = {.stage = PB_STAGE_LATENCY, .task = "", .label = "", .choice = PB_NO_CHOICE};
+    pb_err err = latency_id(id, sizeof id, given, named);
+    if (err)
+        return pb_context(err, "\"latency\"");
+    c = json_deep_copy(given);
+    if (named)
+        json_object_del(c, "name");
     json_object_set_new(c, "kind", json_string("latency"));
     if (!json_object_get(c, "model"))
         json_object_set_new(c, "model", json_string(u->p->model));
-    pb_err err = pb_latency_config(&full, c);
+    err = pb_latency_config(&full, c);
     if (err) {
         json_decref(c);
-        return pb_context(err, "\"latency\"");
+        return pb_context(err, "\"%s\"", id);
     }
     json_decref(full);
-    pb_sweep_run run = {.stage = PB_STAGE_LATENCY, .task = "", .label = "", .choice = PB_NO_CHOICE};
-    return add(u, run, "latency", c);
+    return add(u, run, id, c);
+}
+
+static pb_err add_latencies(unfolding *u)
+{
+    const json_t *given = json_object_get(u->p->file, "latency");
+    if (!given || !json_is_array(given))
+        return given ? add_latency(u, given, false) : PB_OK;
+    for (size_t i = 0; i < json_array_size(given); i++)
+        PB_TRY(add_latency(u, json_array_get(given, i), true));
+    return PB_OK;
 }
 
 static pb_err unfold(unfolding *u, const char *model)
@@ -575,7 +603,7 @@ static pb_err unfold(unfolding *u, const char *model)
     if (u->tasks)
         PB_TRY(add_stage(u, PB_STAGE_TEST));
     PB_TRY(check_choices(u->p));
-    PB_TRY(add_latency(u));
+    PB_TRY(add_latencies(u));
     return u->p->n_runs ? PB_OK : pb_fail(PB_INPUT, "see paper/README.md", "it has no runs");
 }
 

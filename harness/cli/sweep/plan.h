@@ -4,7 +4,7 @@
 //   restaurant/lora-seed1                 one budget, one rate
 //   restaurant/lora-1pct-lr0.003-seed1    of a list of budgets ("budgets") and of rates ("lr")
 //   tuning/restaurant/lora-lr0.003-seed101
-//   backbone, latency
+//   backbone, latency; latency/NAME of a list of latency experiments
 #ifndef PB_CLI_SWEEP_PLAN_H
 #define PB_CLI_SWEEP_PLAN_H
 

@@ -1,0 +1,2 @@
+# Decoding against the budget of trainable parameters.
+load scripts.'/curves.gp'

@@ -1,0 +1,2 @@
+# Decoding against the tokens in front.
+load scripts.'/curves.gp'

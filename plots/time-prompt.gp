@@ -1,0 +1,2 @@
+# Prefill against the length of the prompt.
+load scripts.'/curves.gp'
