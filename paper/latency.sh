@@ -12,6 +12,19 @@ load=(--tenants 64 --prompt 32-96 --output 16-48 --slo 'ttft=100ms,tpot=20ms')
 # Batches: anchors, same and different adapters, one forward per tenant.
 bench latency "${backbone[@]}" --tenants 1,2,4,8,16 --seconds 60 --out "$out/batch.h5" >/dev/null
 
+# Longer prompts, larger budgets: batches of 8.
+for prompt in 16 32 96 144; do # and 64, in batch.h5
+    bench latency "${backbone[@]}" --tenants 8 --prompt "$prompt" --seconds 15 \
+        --out "$out/prompts/$prompt.h5" >/dev/null
+done
+for budget in 1.6% 6.4% 12.8%; do # and 3.2%, in batch.h5
+    bench latency --model paper/backbone-bytes --budget "$budget" --tenants 8 --seconds 15 \
+        --out "$out/budgets/$budget.h5" >/dev/null
+done
+# Whole generations, with beams.
+bench latency "${backbone[@]}" --phases generate --beams 1,3 --tenants 1,8 --seconds 30 \
+    --out "$out/generate.h5" >/dev/null
+
 # Served in a closed loop: every method alone, the base model once more (what differs between its two
 # runs is noise), and all methods in one batch.
 for method in "${methods[@]}"; do
@@ -45,8 +58,8 @@ done
 bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 --rate 20 \
     --seconds 20 --adapter-memory 2M --out "$out/store.h5" >/dev/null
 
-bench table "$out/batch.h5" --latency
+bench table "$out/batch.h5" "$out/generate.h5" --latency
 bench table "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --serving
-bench table "$out/batch.h5" "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --out "$out/tables"
+bench table "$out/batch.h5" "$out/generate.h5" "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --out "$out/tables"
 bench plot "$out" --out "$out/figures" --terminals svg,png,tex
 bench report "$out" --out "$out/report.html" --title "Pedrobench: latency"
