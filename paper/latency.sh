@@ -58,6 +58,30 @@ done
 bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 --rate 20 \
     --seconds 20 --adapter-memory 2M --out "$out/store.h5" >/dev/null
 
+# Beyond the machine: the time of steps is fitted on a ramp of each method and on loads of adapters,
+# checked on Poisson arrivals and bursts, and scaled.
+for method in base lora pedro; do
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 5:150 --seconds 12 --seed 2 \
+        --out "$out/capacity/fit-$method.h5" >/dev/null
+    for rate in 30 60; do
+        bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --requests 500 \
+            --seed 3 --out "$out/capacity/check-$method-$rate.h5" >/dev/null
+    done
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 40 --cv 3 --requests 500 \
+        --seed 4 --out "$out/capacity/check-$method-bursts.h5" >/dev/null
+done
+bench bench machine --seconds 5 --out "$out/capacity/machine.h5" >/dev/null
+fitted=("$out"/capacity/fit-*.h5 "$out/store.h5" --machine "$out/capacity/machine.h5")
+checks=()
+for file in "$out"/capacity/check-*.h5; do checks+=(--validate "$file"); done
+question=(--methods 'base,lora,pedro' --slo 'ttft=100ms,tpot=20ms' --popularity zipf:1 --adapter-memory 50M)
+bench capacity "${fitted[@]}" "${checks[@]}" --out "$out/capacity/validation.json"
+bench capacity "${fitted[@]}" "${question[@]}" --out "$out/capacity/measured.json"
+bench capacity "${fitted[@]}" "${question[@]}" --bandwidth 4x --cores 16 --slots 64 \
+    --out "$out/capacity/16-cores.json"
+bench plot "$out/capacity/measured.json" "$out/capacity/16-cores.json" --out "$out/figures" \
+    --figure capacity --terminals svg,png,tex
+
 bench table "$out/batch.h5" "$out/generate.h5" --latency
 bench table "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --serving
 bench table "$out/batch.h5" "$out/generate.h5" "$out/closed" "$out/bursts.h5" "$out/ramp.h5" "$out/store.h5" --out "$out/tables"

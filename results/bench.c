@@ -88,9 +88,14 @@ static pb_err get_arm(json_t *arms, hid_t at)
         const char *name, *as;
         double scale;
     } numbers[] = {
-        {"median_seconds", "median_ms", 1e3}, {"lower_quartile", "lower_ms", 1e3},
-        {"upper_quartile", "upper_ms", 1e3},  {"fraction_of_limit", "fraction_of_limit", 1},
-        {"memory_bytes", "memory_bytes", 1},  {"x", "x", 1},
+        {"median_seconds", "median_ms", 1e3},
+        {"lower_quartile", "lower_ms", 1e3},
+        {"upper_quartile", "upper_ms", 1e3},
+        {"fraction_of_limit", "fraction_of_limit", 1},
+        {"memory_bytes", "memory_bytes", 1},
+        {"x", "x", 1},
+        {"flops", "flops", 1},
+        {"bytes", "bytes", 1},
     };
     static const struct {
         const char *name, *as;

@@ -31,7 +31,8 @@ enum {
     SERVED,
     LOAD,
     PARTS,
-    TENANTS
+    TENANTS,
+    CAPACITY
 };
 
 const pb_figure pb_figures[] = {
@@ -86,6 +87,9 @@ const pb_figure pb_figures[] = {
     [TENANTS] = {"tenants-memory", "Memory against tenants",
                  "Memory that the adapters of so many tenants take, as served workloads without a "
                  "limit had them; dashed: the backbone."},
+    [CAPACITY] = {"capacity", "Largest rate against tenants",
+                  "The largest rate of requests within the limits against the number of tenants, "
+                  "as `pedrobench capacity` simulated it."},
     {NULL, NULL, NULL},
 };
 
@@ -1578,6 +1582,61 @@ static bool tenants_memory(sheet *s, const pb_summary *m)
     return n_series > 0;
 }
 
+// One block per method and file; a file's name stands beside the method's when there are several.
+static bool capacity(sheet *s, const pb_summary *m)
+{
+    enum { MOST = 64 };
+    char(*name)[600] = calloc(MOST, sizeof *name);
+    const char *series[MOST];
+    size_t n = 0, i, k;
+    json_t *file, *a;
+    range x = {INFINITY, 0}, y = {INFINITY, 0};
+    fputs("# methods\ttenants\trequests_per_second\n", s->dat);
+    json_array_foreach(m->capacity, i, file)
+    {
+        const char *before = NULL;
+        json_array_foreach(json_object_get(file, "answers"), k, a)
+        {
+            const char *methods = json_string_value(json_object_get(a, "methods"));
+            double tenants = json_number_value(json_object_get(a, "tenants"));
+            double most = json_number_value(json_object_get(a, "requests_per_second"));
+            if (!name || !methods || !(tenants > 0) ||
+                (n == MOST && (!before || strcmp(before, methods))))
+                continue;
+            if (!before || strcmp(before, methods)) {
+                fputs(n ? "\n\n" : "", s->dat);
+                snprintf(name[n], sizeof *name, "%.300s%s%.200s", methods,
+                         json_array_size(m->capacity) > 1 ? ", " : "",
+                         json_array_size(m->capacity) > 1
+                             ? json_string_value(json_object_get(file, "name"))
+                             : "");
+                series[n] = name[n];
+                n++;
+            }
+            before = methods;
+            field(s->dat, methods);
+            number(s->dat, tenants);
+            number(s->dat, most);
+            fputc('\n', s->dat);
+            widen(&x, tenants, tenants);
+            widen(&y, most, most);
+        }
+    }
+    if (n) {
+        legend(s, series, n);
+        list_begin(s, "styles");
+        for (i = 0; i < n; i++)
+            list_number(s, (double)i + 1);
+        list_end(s);
+        var_number(s, "xlo", x.lo);
+        var_number(s, "xhi", x.hi);
+        var_number(s, "yhi", y.hi > 0 ? y.hi : 1);
+        var_number(s, "panels", 1);
+    }
+    free(name);
+    return n > 0;
+}
+
 static bool (*const makers[])(sheet *, const pb_summary *) = {
     [SCORES] = scores,
     [FOREST] = forest,
@@ -1595,6 +1654,7 @@ static bool (*const makers[])(sheet *, const pb_summary *) = {
     [LOAD] = load,
     [PARTS] = components,
     [TENANTS] = tenants_memory,
+    [CAPACITY] = capacity,
 };
 
 pb_err pb_figure_scripts(char *out, size_t size, const char *source_dir)
@@ -1717,7 +1777,7 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bo
         return pb_fail(PB_USAGE,
                        "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
                        "throughput, time-budget, time-prompt, time-context, memory, "
-                       "served-latency, load, components or tenants-memory",
+                       "served-latency, load, components, tenants-memory or capacity",
                        "unknown figure \"%s\"", options->only);
     return n ? PB_OK : pb_fail(PB_INPUT, NULL, "the results hold no data for a figure");
 }

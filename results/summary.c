@@ -875,6 +875,7 @@ void pb_summary_free(pb_summary *s)
     free(s->served);
     free(s->served_series);
     json_decref(s->published);
+    json_decref(s->capacity);
     *s = (pb_summary){0};
 }
 

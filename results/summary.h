@@ -80,6 +80,7 @@ typedef struct pb_summary {
     size_t n_served;
     const char **served_series; // their methods, borrowed, and "mixed" of a run of several
     size_t n_served_series;
+    json_t *capacity; // files of `pedrobench capacity`: [{"name", "answers"}], or NULL
     const char *baseline;
     size_t resamples;
     bool several_models;

@@ -5,6 +5,7 @@
 
 #include <argp.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct args {
     pb_figure_options options;
@@ -52,20 +53,52 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
+// Takes the files of `pedrobench capacity` out of the list: [{"name", "answers"}].
+static pb_err take_answers(json_t **out, args *a)
+{
+    size_t n = a->n;
+    a->n = 0;
+    *out = json_array();
+    for (size_t i = 0; i < n; i++) {
+        const char *path = a->files[i], *base = strrchr(path, '/'), *end = strrchr(path, '.');
+        json_t *file = NULL;
+        if (!end || strcmp(end, ".json")) {
+            a->files[a->n++] = a->files[i];
+            continue;
+        }
+        base = base ? base + 1 : path;
+        pb_err err = pb_json_load(&file, path);
+        json_t *answers = err ? NULL : json_object_get(file, "answers");
+        if (!err && !json_is_array(answers))
+            err = pb_fail(PB_INPUT, "`pedrobench capacity --out` writes such files",
+                          "%s holds no answers", path);
+        if (!err && json_array_append_new(*out, json_pack("{s:s#, s:O}", "name", base,
+                                                          (int)(end - base), "answers", answers)))
+            err = pb_fail(PB_MEMORY, NULL, "no memory for %s", path);
+        json_decref(file);
+        if (err) {
+            json_decref(*out);
+            return err;
+        }
+    }
+    return PB_OK;
+}
+
 static pb_err run(int argc, char **argv)
 {
     static const char doc[] =
         "Draws the figures that the results allow: scores, forest (differences to the baseline), "
         "ablation, score-params, learning-rate, loss, token-time, throughput, time-budget, "
         "time-prompt, time-context, memory; of served workloads served-latency, load, components, "
-        "tenants-memory. Each leaves "
+        "tenants-memory; of files that `pedrobench capacity --out` wrote, capacity. Each leaves "
         "NAME.svg, NAME.png and its numbers, NAME.dat; with --terminals tex NAME.tex and NAME.pdf "
         "for LaTeX. Needs gnuplot; PB_PLOTS may name another folder of scripts.\v"
         "Examples:\n"
         "  pedrobench plot runs/quick --out figures\n"
         "  pedrobench plot runs/quick runs/latency --out figures --figure token-time\n"
         "  pedrobench plot runs/quick --out figures --figure scores --metric loss\n"
-        "  pedrobench plot runs/quick --out figures --terminals svg,png,tex\n";
+        "  pedrobench plot runs/quick --out figures --terminals svg,png,tex\n"
+        "  pedrobench plot here.json there.json --out figures\n";
     static const struct argp_option options[] = {
         {"out", 'o', "FOLDER", 0, "Where the figures go", 0},
         {"figure", 'f', "NAME", 0, "One figure alone", 0},
@@ -87,10 +120,14 @@ static pb_err run(int argc, char **argv)
     a.options.scripts = scripts;
     if (a.terminals)
         PB_TRY(pb_figure_terminals(&a.options.terminals, a.terminals));
-    pb_records records;
-    pb_summary summary;
-    PB_TRY(pb_records_load(&records, (const char *const *)a.files, a.n));
-    pb_err err = pb_summarize(&summary, &records, &a.summary);
+    pb_records records = {0};
+    pb_summary summary = {0};
+    json_t *answers;
+    PB_TRY(take_answers(&answers, &a));
+    pb_err err = a.n ? pb_records_load(&records, (const char *const *)a.files, a.n) : PB_OK;
+    if (!err && a.n)
+        err = pb_summarize(&summary, &records, &a.summary);
+    summary.capacity = answers;
     if (!err) {
         bool drawn[32] = {false};
         err = pb_figures_draw(&summary, &a.options, drawn);
@@ -99,8 +136,8 @@ static pb_err run(int argc, char **argv)
                 if (a.options.terminals >> t & 1)
                     pb_info("%s/%s.%s", a.options.folder, pb_figures[i].name,
                             pb_figure_terminal[t]);
-        pb_summary_free(&summary);
     }
+    pb_summary_free(&summary);
     pb_records_free(&records);
     return err;
 }

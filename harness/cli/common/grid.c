@@ -23,6 +23,17 @@ void pb_grid_add(pb_grid *g, const char *fmt, ...)
     va_end(ap);
 }
 
+static void print_csv(const pb_grid *g)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        bool quoted = strpbrk(g->cell[i], ",\"\n") != NULL;
+        printf("%s%s", i % g->cols ? "," : "", quoted ? "\"" : "");
+        for (const char *s = g->cell[i]; *s; s++)
+            fputs(*s == '"' ? "\"\"" : (char[]){*s, 0}, stdout);
+        printf("%s%s", quoted ? "\"" : "", i % g->cols + 1 == g->cols ? "\n" : "");
+    }
+}
+
 pb_err pb_grid_print(pb_grid *g, const char *title, size_t left)
 {
     size_t width[PB_GRID_COLS] = {0};
@@ -30,6 +41,11 @@ pb_err pb_grid_print(pb_grid *g, const char *title, size_t left)
     if (g->failed) {
         free(g->cell);
         return pb_fail(PB_MEMORY, NULL, "no memory for a table");
+    }
+    if (g->format == PB_CSV) {
+        print_csv(g);
+        free(g->cell);
+        return PB_OK;
     }
     for (size_t i = 0; i < g->n; i++) {
         size_t len = strlen(g->cell[i]), *w = &width[i % g->cols];

@@ -11,7 +11,7 @@ typedef enum pb_format { PB_TEXT, PB_MARKDOWN, PB_CSV } pb_format;
 enum { PB_GRID_COLS = 20, PB_GRID_CELL = 96 };
 
 typedef struct pb_grid {
-    pb_format format; // text or markdown
+    pb_format format; // CSV has no title
     size_t cols;
     char (*cell)[PB_GRID_CELL]; // row by row, the first one is the head
     size_t n, room;
