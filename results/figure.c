@@ -32,7 +32,9 @@ enum {
     LOAD,
     PARTS,
     TENANTS,
-    CAPACITY
+    CAPACITY,
+    SCALING_TIME,
+    SCALING_MEMORY
 };
 
 const pb_figure pb_figures[] = {
@@ -90,6 +92,12 @@ const pb_figure pb_figures[] = {
     [CAPACITY] = {"capacity", "Largest rate against tenants",
                   "The largest rate of requests within the limits against the number of tenants, "
                   "as `pedrobench capacity` simulated it."},
+    [SCALING_TIME] = {"scaling-time", "Time along axes",
+                      "Median times of `pedrobench bench scaling`: a step of decoding, a prompt, a "
+                      "training step; a panel for each axis, on logarithmic scales."},
+    [SCALING_MEMORY] = {"scaling-memory", "Memory along axes",
+                        "Activations, gradients, caches and adapters of the same, without the "
+                        "backbone."},
     {NULL, NULL, NULL},
 };
 
@@ -1637,6 +1645,104 @@ static bool capacity(sheet *s, const pb_summary *m)
     return n > 0;
 }
 
+// ---------------------------------------------------------------- scaling
+
+// The texts that arms have for a key, in the order they come; released with free.
+static const char **different(const json_t *arms, const char *key, size_t *n)
+{
+    const char **text = calloc(json_array_size(arms) + 1, sizeof *text);
+    size_t i, k;
+    json_t *a;
+    *n = 0;
+    json_array_foreach((json_t *)arms, i, a)
+    {
+        const char *of = json_string_value(json_object_get(a, key));
+        for (k = 0; text && k < *n && of && strcmp(text[k], of) != 0; k++)
+            ;
+        if (text && of && k == *n)
+            text[(*n)++] = of;
+    }
+    return text;
+}
+
+static bool arm_has(const json_t *arm, const char *key, const char *text)
+{
+    const char *of = json_string_value(json_object_get(arm, key));
+    return of && !strcmp(of, text);
+}
+
+// One curve of one axis, or a line that shows nothing.
+static void scaling_lines(sheet *s, const json_t *arms, const char *of_axis, const char *of_curve,
+                          const char *value, double unit, range *x, range *y)
+{
+    bool any = false;
+    size_t i;
+    json_t *a;
+    json_array_foreach((json_t *)arms, i, a)
+    {
+        double at = json_number_value(json_object_get(a, "x"));
+        double v = unit * json_number_value(json_object_get(a, value));
+        if (!arm_has(a, "axis", of_axis) || !arm_has(a, "curve", of_curve) || !(at > 0) || !(v > 0))
+            continue;
+        field(s->dat, of_axis);
+        fputc('\t', s->dat);
+        field(s->dat, of_curve);
+        number(s->dat, at);
+        number(s->dat, v);
+        fputc('\n', s->dat);
+        widen(x, at, at);
+        widen(y, v, v);
+        any = true;
+    }
+    fputs(any ? "\n\n" : "-\t-\tNaN\tNaN\n\n\n", s->dat);
+}
+
+// A panel for every axis of `pedrobench bench scaling`.
+static bool scaling(sheet *s, const json_t *arms, const char *value, double unit, const char *yname)
+{
+    size_t n_axes, n_lines, n_labels;
+    const char **axes = different(arms, "axis", &n_axes);
+    const char **lines = different(arms, "curve", &n_lines);
+    const char **labels = different(arms, "axis_label", &n_labels);
+    range *x = new_ranges(n_axes), *y = new_ranges(n_axes);
+    bool ok = axes && lines && labels && x && y && n_axes && n_labels == n_axes;
+    if (ok) {
+        fputs("# axis\tcurve\tx\tvalue\n", s->dat);
+        for (size_t t = 0; t < n_axes; t++)
+            for (size_t k = 0; k < n_lines; k++)
+                scaling_lines(s, arms, axes[t], lines[k], value, unit, &x[t], &y[t]);
+        legend(s, lines, n_lines);
+        names(s, "titles", labels, n_axes);
+        list_begin(s, "xlows");
+        for (size_t t = 0; t < n_axes; t++)
+            list_number(s, x[t].lo <= x[t].hi ? x[t].lo : 1);
+        list_end(s);
+        list_begin(s, "xhighs");
+        for (size_t t = 0; t < n_axes; t++)
+            list_number(s, x[t].lo <= x[t].hi ? x[t].hi : 2);
+        list_end(s);
+        panel_ranges(s, y, n_axes);
+        var_number(s, "panels", (double)n_axes);
+        var_text(s, "yname", yname);
+    }
+    free(axes);
+    free(lines);
+    free(labels);
+    free(x);
+    free(y);
+    return ok;
+}
+
+static bool scaling_time(sheet *s, const pb_summary *m)
+{
+    return scaling(s, m->scaling, "median_ms", 1, "time (ms)");
+}
+
+static bool scaling_memory(sheet *s, const pb_summary *m)
+{
+    return scaling(s, m->scaling, "memory_bytes", 1e-6, "memory (MB)");
+}
+
 static bool (*const makers[])(sheet *, const pb_summary *) = {
     [SCORES] = scores,
     [FOREST] = forest,
@@ -1655,6 +1761,8 @@ static bool (*const makers[])(sheet *, const pb_summary *) = {
     [PARTS] = components,
     [TENANTS] = tenants_memory,
     [CAPACITY] = capacity,
+    [SCALING_TIME] = scaling_time,
+    [SCALING_MEMORY] = scaling_memory,
 };
 
 pb_err pb_figure_scripts(char *out, size_t size, const char *source_dir)
@@ -1774,10 +1882,12 @@ pb_err pb_figures_draw(const pb_summary *m, const pb_figure_options *options, bo
             drawn[i] = data;
     }
     if (!known)
-        return pb_fail(PB_USAGE,
-                       "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
-                       "throughput, time-budget, time-prompt, time-context, memory, "
-                       "served-latency, load, components, tenants-memory or capacity",
-                       "unknown figure \"%s\"", options->only);
+        return pb_fail(
+            PB_USAGE,
+            "scores, forest, ablation, score-params, learning-rate, loss, token-time, "
+            "throughput, time-budget, time-prompt, time-context, memory, "
+            "served-latency, load, components, tenants-memory, capacity, scaling-time or "
+            "scaling-memory",
+            "unknown figure \"%s\"", options->only);
     return n ? PB_OK : pb_fail(PB_INPUT, NULL, "the results hold no data for a figure");
 }

@@ -876,6 +876,7 @@ void pb_summary_free(pb_summary *s)
     free(s->served_series);
     json_decref(s->published);
     json_decref(s->capacity);
+    json_decref(s->scaling);
     *s = (pb_summary){0};
 }
 

@@ -81,6 +81,7 @@ typedef struct pb_summary {
     const char **served_series; // their methods, borrowed, and "mixed" of a run of several
     size_t n_served_series;
     json_t *capacity; // files of `pedrobench capacity`: [{"name", "answers"}], or NULL
+    json_t *scaling;  // arms of `pedrobench bench scaling`, or NULL
     const char *baseline;
     size_t resamples;
     bool several_models;

@@ -1,6 +1,7 @@
 // `pedrobench plot`: figures of result files, through gnuplot.
 #include "cli/cli.h"
 #include "core/log.h"
+#include "results/bench.h"
 #include "results/figure.h"
 
 #include <argp.h>
@@ -53,33 +54,53 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-// Takes the files of `pedrobench capacity` out of the list: [{"name", "answers"}].
-static pb_err take_answers(json_t **out, args *a)
+// Adds a file of `pedrobench capacity`: {"name", "answers"}.
+static pb_err add_answers(json_t *to, const char *path)
+{
+    const char *base = strrchr(path, '/'), *end = strrchr(path, '.');
+    json_t *file = NULL;
+    base = base ? base + 1 : path;
+    PB_TRY(pb_json_load(&file, path));
+    pb_err err = PB_OK;
+    json_t *answers = json_object_get(file, "answers");
+    if (!json_is_array(answers))
+        err = pb_fail(PB_INPUT, "`pedrobench capacity --out` writes such files",
+                      "%s holds no answers", path);
+    else if (json_array_append_new(
+                 to, json_pack("{s:s#, s:O}", "name", base, (int)(end - base), "answers", answers)))
+        err = pb_fail(PB_MEMORY, NULL, "no memory for %s", path);
+    json_decref(file);
+    return err;
+}
+
+// Adds the arms of a file of `pedrobench bench scaling`.
+static pb_err add_arms(json_t *to, const char *path)
+{
+    json_t *arms;
+    PB_TRY(pb_bench_load(&arms, path));
+    pb_err err =
+        json_array_extend(to, arms) ? pb_fail(PB_MEMORY, NULL, "no memory for %s", path) : PB_OK;
+    json_decref(arms);
+    return err;
+}
+
+// Takes out of the list what is no result of a run.
+static pb_err take_others(pb_summary *m, args *a)
 {
     size_t n = a->n;
     a->n = 0;
-    *out = json_array();
+    m->capacity = json_array();
+    m->scaling = json_array();
+    if (!m->capacity || !m->scaling)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu files", n);
     for (size_t i = 0; i < n; i++) {
-        const char *path = a->files[i], *base = strrchr(path, '/'), *end = strrchr(path, '.');
-        json_t *file = NULL;
-        if (!end || strcmp(end, ".json")) {
+        const char *path = a->files[i], *end = strrchr(path, '.');
+        if (end && !strcmp(end, ".json"))
+            PB_TRY(add_answers(m->capacity, path));
+        else if (end && !strcmp(end, ".h5") && pb_bench_is(path))
+            PB_TRY(add_arms(m->scaling, path));
+        else
             a->files[a->n++] = a->files[i];
-            continue;
-        }
-        base = base ? base + 1 : path;
-        pb_err err = pb_json_load(&file, path);
-        json_t *answers = err ? NULL : json_object_get(file, "answers");
-        if (!err && !json_is_array(answers))
-            err = pb_fail(PB_INPUT, "`pedrobench capacity --out` writes such files",
-                          "%s holds no answers", path);
-        if (!err && json_array_append_new(*out, json_pack("{s:s#, s:O}", "name", base,
-                                                          (int)(end - base), "answers", answers)))
-            err = pb_fail(PB_MEMORY, NULL, "no memory for %s", path);
-        json_decref(file);
-        if (err) {
-            json_decref(*out);
-            return err;
-        }
     }
     return PB_OK;
 }
@@ -90,7 +111,8 @@ static pb_err run(int argc, char **argv)
         "Draws the figures that the results allow: scores, forest (differences to the baseline), "
         "ablation, score-params, learning-rate, loss, token-time, throughput, time-budget, "
         "time-prompt, time-context, memory; of served workloads served-latency, load, components, "
-        "tenants-memory; of files that `pedrobench capacity --out` wrote, capacity. Each leaves "
+        "tenants-memory; of files that `pedrobench capacity --out` wrote, capacity; of `pedrobench "
+        "bench scaling --out`, scaling-time and scaling-memory. Each leaves "
         "NAME.svg, NAME.png and its numbers, NAME.dat; with --terminals tex NAME.tex and NAME.pdf "
         "for LaTeX. Needs gnuplot; PB_PLOTS may name another folder of scripts.\v"
         "Examples:\n"
@@ -98,7 +120,8 @@ static pb_err run(int argc, char **argv)
         "  pedrobench plot runs/quick runs/latency --out figures --figure token-time\n"
         "  pedrobench plot runs/quick --out figures --figure scores --metric loss\n"
         "  pedrobench plot runs/quick --out figures --terminals svg,png,tex\n"
-        "  pedrobench plot here.json there.json --out figures\n";
+        "  pedrobench plot here.json there.json --out figures\n"
+        "  pedrobench plot scaling.h5 --out figures\n";
     static const struct argp_option options[] = {
         {"out", 'o', "FOLDER", 0, "Where the figures go", 0},
         {"figure", 'f', "NAME", 0, "One figure alone", 0},
@@ -121,13 +144,14 @@ static pb_err run(int argc, char **argv)
     if (a.terminals)
         PB_TRY(pb_figure_terminals(&a.options.terminals, a.terminals));
     pb_records records = {0};
-    pb_summary summary = {0};
-    json_t *answers;
-    PB_TRY(take_answers(&answers, &a));
-    pb_err err = a.n ? pb_records_load(&records, (const char *const *)a.files, a.n) : PB_OK;
+    pb_summary summary = {0}, others = {0};
+    pb_err err = take_others(&others, &a);
+    if (!err && a.n)
+        err = pb_records_load(&records, (const char *const *)a.files, a.n);
     if (!err && a.n)
         err = pb_summarize(&summary, &records, &a.summary);
-    summary.capacity = answers;
+    summary.capacity = others.capacity;
+    summary.scaling = others.scaling;
     if (!err) {
         bool drawn[32] = {false};
         err = pb_figures_draw(&summary, &a.options, drawn);

@@ -39,7 +39,7 @@ void pb_threads_restart(char **argv)
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0 || setenv("GOMP_SPINCOUNT", "3000", 1) || setenv(PB_SPINCOUNT_OURS, "1", 1))
+    if (n <= 0 || setenv("GOMP_SPINCOUNT", "10000", 1) || setenv(PB_SPINCOUNT_OURS, "1", 1))
         return;
     self[n] = 0;
     execv(self, argv); // if it fails, the program goes on as it is

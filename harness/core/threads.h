@@ -9,7 +9,7 @@ pb_err pb_threads_set(int n);
 int pb_threads(void);
 
 // Starts the program again with an OpenMP setting that can only come from the environment: threads
-// that wait at a barrier spin for some 50 microseconds and then sleep. Without it they spin for
+// that wait at a barrier spin for some 100 microseconds and then sleep. Without it they spin for
 // milliseconds, which ruins a run whenever something else needs the processor. Does nothing when
 // the user set OMP_WAIT_POLICY or GOMP_SPINCOUNT. To be called first in `main`. The variable
 // PB_SPINCOUNT_OURS tells that GOMP_SPINCOUNT is not the user's, for programs started from here.

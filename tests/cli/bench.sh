@@ -80,6 +80,9 @@ holds "$dir/scaling.json" "arm['decode, 16 tenants, 8']['flops'] > arm['decode, 
 grep -q "train, 64 *rank" "$dir/inspect.txt" || fail "the file lacks the axis"
 
 # The floors of a geometry that the page does not name: all works, and a verdict for each floor.
+"$PEDROBENCH" plot "$dir/scaling.h5" --out "$dir/figures" 2> "$dir/err" || fail "figures: $(cat "$dir/err")"
+grep -q "train" "$dir/figures/scaling-time.dat" && [ -s "$dir/figures/scaling-memory.svg" ] || fail "figures of scaling"
+grep -q ">threads<" "$dir/figures/scaling-time.svg" || fail "an axis has no panel"
 bench floors --geometry $G --json > "$dir/floors.json" || fail "floors"
 "$PB_PYTHON" - "$dir/floors.json" <<'END' || fail "the floors"
 import json, sys

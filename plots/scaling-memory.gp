@@ -1,0 +1,2 @@
+# How memory grows.
+load scripts.'/scaling.gp'

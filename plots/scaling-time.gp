@@ -1,0 +1,2 @@
+# How times grow.
+load scripts.'/scaling.gp'
