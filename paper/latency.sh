@@ -38,15 +38,15 @@ bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
 
 # Rising load.
 for method in base lora pedro; do
-    for rate in 20 40 60 80 100 140; do
+    for rate in 50 100 200 300 400 600; do
         bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --seconds 6 \
             --out "$out/load/$method-$rate.h5" >/dev/null
     done
 done
 
 # Bursts and a ramp, all methods in one batch.
-bench serve "${backbone[@]}" "${load[@]}" --rate 30 --cv 4 --seconds 15 --out "$out/bursts.h5" >/dev/null
-bench serve "${backbone[@]}" "${load[@]}" --rate 5:120 --seconds 15 --out "$out/ramp.h5" >/dev/null
+bench serve "${backbone[@]}" "${load[@]}" --rate 150 --cv 4 --seconds 15 --out "$out/bursts.h5" >/dev/null
+bench serve "${backbone[@]}" "${load[@]}" --rate 20:500 --seconds 15 --out "$out/ramp.h5" >/dev/null
 
 # More tenants; then more of them than there is memory for.
 for method in lora ia3 prefix pedro; do
@@ -61,13 +61,13 @@ bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 -
 # Beyond the machine: the time of steps is fitted on a ramp of each method and on loads of adapters,
 # checked on Poisson arrivals and bursts, and scaled.
 for method in base lora pedro; do
-    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 5:150 --seconds 12 --seed 2 \
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 20:500 --seconds 8 --seed 2 \
         --out "$out/capacity/fit-$method.h5" >/dev/null
-    for rate in 30 60; do
-        bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --requests 500 \
+    for rate in 150 250; do
+        bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --requests 1500 \
             --seed 3 --out "$out/capacity/check-$method-$rate.h5" >/dev/null
     done
-    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 40 --cv 3 --requests 500 \
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate 150 --cv 3 --requests 500 \
         --seed 4 --out "$out/capacity/check-$method-bursts.h5" >/dev/null
 done
 bench bench machine --seconds 5 --out "$out/capacity/machine.h5" >/dev/null
