@@ -3,6 +3,7 @@
 #include "cli/common/capacity_run.h"
 #include "cli/common/common.h"
 #include "cli/common/grid.h"
+#include "cli/common/settings.h"
 #include "core/log.h"
 
 #include <math.h>
@@ -44,8 +45,7 @@ static const struct argp_option opts[] = {
     {NULL, 0, NULL, 0, "Measurements:", 1},
     {"validate", VALIDATE, "FILE.h5", 0,
      "Another run of `pedrobench serve`, not fitted on: its schedule is simulated, and measured "
-     "and "
-     "simulated times stand side by side (repeatable)",
+     "and simulated times stand side by side (repeatable)",
      1},
     {"machine", MACHINE, "FILE.h5", 0,
      "`pedrobench bench machine --out` of the measured machine: tells the time of reading weights "
@@ -125,29 +125,16 @@ static pb_err parse_tenants(pb_capacity_question *q, const char *text)
     }
 }
 
-// ttft=200ms,tpot=0.05s,e2e=5s
 static pb_err parse_limits(pb_limit *l, const char *text)
 {
-    static const struct {
-        const char *name;
-        int measure;
-    } known[] = {{"ttft=", PB_TTFT}, {"tpot=", PB_TPOT}, {"e2e=", PB_E2E}};
-    for (const char *s = text;; s++) {
-        size_t k = 0;
-        while (k < 3 && strncmp(s, known[k].name, strlen(known[k].name)))
-            k++;
-        char *end = NULL;
-        double v = k < 3 ? strtod(s + strlen(known[k].name), &end) : 0;
-        size_t unit = k < 3 ? strcspn(end, ",") : 0;
-        bool ms = unit == 2 && !strncmp(end, "ms", 2);
-        if (k == 3 || !(v > 0 && v < 1e9) || !(ms || (unit == 1 && *end == 's')))
-            return pb_fail(PB_USAGE, "for example ttft=200ms,tpot=50ms,e2e=5s", "--slo is \"%s\"",
-                           text);
-        l->most[known[k].measure] = ms ? v : 1e3 * v;
-        s = end + unit;
-        if (!*s)
-            return PB_OK;
-    }
+    static const char *const names[] = {"ttft", "tpot", "e2e"};
+    static const int measures[] = {PB_TTFT, PB_TPOT, PB_E2E};
+    double ms[3] = {0};
+    PB_TRY(pb_parse_limits(ms, names, 3, text));
+    for (size_t k = 0; k < 3; k++)
+        if (ms[k] > 0)
+            l->most[measures[k]] = ms[k];
+    return PB_OK;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -235,11 +222,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->out = arg;
         break;
     case 'f':
-        a->format = !strcmp(arg, "text")       ? PB_TEXT
-                    : !strcmp(arg, "markdown") ? PB_MARKDOWN
-                                               : PB_CSV;
-        if (a->format == PB_CSV && strcmp(arg, "csv"))
-            argp_error(state, "--format is \"%s\", not text, markdown or csv", arg);
+        err = pb_parse_format(&a->format, arg);
         break;
     case 'q':
         pb_log_quiet(true);
@@ -265,8 +248,7 @@ static const struct argp argp = {
     parse,
     "FILE.h5...",
     "Fits the time of a step to measured ones (files of `pedrobench serve`), and simulates the "
-    "same "
-    "server with it: fleets of up to 100,000 tenants and more, on this machine and on others. "
+    "same server with it: fleets of up to 100,000 tenants and more, on this machine and on others. "
     "Scaling to another machine is an assumption, not a measurement: terms that read memory scale "
     "with --bandwidth, those that compute with --flops, fixed ones stay.\v"
     "Examples:\n"

@@ -2,6 +2,7 @@
 #include "cli/common/common.h"
 #include "cli/common/grid.h"
 #include "cli/common/latency_run.h"
+#include "cli/common/settings.h"
 #include "core/log.h"
 
 #include <math.h>
@@ -43,111 +44,65 @@ static const struct argp_option opts[] = {
     PB_WEIGHTS_OPTION,
     {0}};
 
-static void set(struct argp_state *state, const char *key, json_t *v)
-{
-    struct args *a = state->input;
-    if (!v || json_object_set_new(a->config, key, v))
-        argp_error(state, "--%s is not valid text", key);
-}
-
-static void set_size(struct argp_state *state, const char *key, const char *option,
-                     const char *text)
-{
-    size_t n;
-    if (pb_parse_size(text, option, &n))
-        pb_usage_error(state);
-    set(state, key, json_integer((json_int_t)n));
-}
-
-static void set_list(struct argp_state *state, const char *key, const char *option,
-                     const char *text, bool numbers)
-{
-    json_t *list = json_array();
-    for (const char *s = text;; s++) {
-        char word[64];
-        size_t len = strcspn(s, ","), n;
-        snprintf(word, sizeof word, "%.*s", (int)len, s);
-        if (!len || len >= sizeof word)
-            argp_error(state, "%s is \"%s\"; separate with commas", option, text);
-        if (numbers && pb_parse_size(word, option, &n))
-            pb_usage_error(state);
-        json_array_append_new(list, numbers ? json_integer((json_int_t)n) : json_string(word));
-        s += len;
-        if (!*s)
-            break;
-    }
-    set(state, key, list);
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct args *a = state->input;
-    double seconds;
-    char model[256];
     switch (key) {
     case 'm':
     case RANDOM:
-        if (json_object_get(a->config, "model"))
-            argp_error(state, "give one of --model and --random");
-        snprintf(model, sizeof model, "random:%s", arg);
-        set(state, "model", json_string(key == 'm' ? arg : model));
+        pb_set_model(state, a->config, arg, key == RANDOM);
         break;
     case 'x':
-        set_list(state, "methods", "--methods", arg, false);
+        pb_set_list(state, a->config, "methods", "--methods", arg, false);
         break;
     case 't':
-        set_list(state, "tenants", "--tenants", arg, true);
+        pb_set_list(state, a->config, "tenants", "--tenants", arg, true);
         break;
     case PHASES:
-        set_list(state, "phases", "--phases", arg, false);
+        pb_set_list(state, a->config, "phases", "--phases", arg, false);
         break;
     case BEAMS:
-        set_list(state, "beams", "--beams", arg, true);
+        pb_set_list(state, a->config, "beams", "--beams", arg, true);
         break;
     case 'b':
-        set(state, "budget", json_string(arg));
+        pb_set(state, a->config, "budget", json_string(arg));
         break;
     case 'p':
-        set_size(state, "prompt", "--prompt", arg);
+        pb_set_size(state, a->config, "prompt", "--prompt", arg);
         break;
     case 'n':
-        set_size(state, "new", "--new", arg);
+        pb_set_size(state, a->config, "new", "--new", arg);
         break;
     case MIN_SAMPLES:
-        set_size(state, "min_samples", "--min-samples", arg);
+        pb_set_size(state, a->config, "min_samples", "--min-samples", arg);
         break;
     case 'r':
-        set_size(state, "seed", "--seed", arg);
+        pb_set_size(state, a->config, "seed", "--seed", arg);
         break;
     case 's':
-        if (pb_parse_real(arg, "--seconds", 1e-3, 1e6, &seconds))
-            pb_usage_error(state);
-        set(state, "seconds", json_real(seconds));
+        pb_set_real(state, a->config, "seconds", "--seconds", arg, 1e-3, 1e6);
         break;
     case 'o':
         a->out = arg;
         break;
     case 'f':
-        a->format = !strcmp(arg, "text")       ? PB_TEXT
-                    : !strcmp(arg, "markdown") ? PB_MARKDOWN
-                                               : PB_CSV;
-        if (a->format == PB_CSV && strcmp(arg, "csv"))
-            argp_error(state, "--format is \"%s\", not text, markdown or csv", arg);
+        if (pb_parse_format(&a->format, arg))
+            pb_usage_error(state);
         break;
     case 'q':
         pb_log_quiet(true);
         break;
     case PB_KEY_WEIGHTS:
-        set(state, "weights", json_string(arg));
+        pb_set(state, a->config, "weights", json_string(arg));
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
         if (!json_object_get(a->config, "model"))
-            set(state, "model", json_string(pb_default_model()));
+            pb_set(state, a->config, "model", json_string(pb_default_model()));
         if (json_object_get(a->config, "beams") && !json_object_get(a->config, "phases"))
-            set(state, "phases", json_pack("[sss]", "prefill", "decode", "generate"));
+            pb_set(state, a->config, "phases", json_pack("[sss]", "prefill", "decode", "generate"));
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -1,6 +1,7 @@
 // `pedrobench serve`: a workload of many tenants, served, and what its requests waited for.
 #include "cli/common/common.h"
 #include "cli/common/serve_run.h"
+#include "cli/common/settings.h"
 #include "core/log.h"
 #include "results/table.h"
 
@@ -97,51 +98,11 @@ static const struct argp_option opts[] = {
     {"quiet", 'q', 0, 0, "No progress", 4},
     {0}};
 
-static void set(struct argp_state *state, const char *key, json_t *v)
-{
-    struct args *a = state->input;
-    if (!v || json_object_set_new(a->config, key, v))
-        argp_error(state, "--%s is not valid text", key);
-}
-
-static void set_size(struct argp_state *state, const char *key, const char *option,
-                     const char *text)
-{
-    size_t n;
-    if (pb_parse_size(text, option, &n))
-        pb_usage_error(state);
-    set(state, key, json_integer((json_int_t)n));
-}
-
-static void set_real(struct argp_state *state, const char *key, const char *option,
-                     const char *text, double min, double max)
-{
-    double v;
-    if (pb_parse_real(text, option, min, max, &v))
-        pb_usage_error(state);
-    set(state, key, json_real(v));
-}
-
-static void set_list(struct argp_state *state, const char *key, const char *option, char *text)
-{
-    json_t *list = json_array();
-    for (const char *s = text;; s++) {
-        size_t len = strcspn(s, ",");
-        if (!len)
-            argp_error(state, "%s is \"%s\"; separate with commas", option, text);
-        json_array_append_new(list, json_stringn(s, len));
-        s += len;
-        if (!*s)
-            break;
-    }
-    set(state, key, list);
-}
-
 static void add_text(struct argp_state *state, const char *key, const char *text)
 {
     struct args *a = state->input;
     if (!json_object_get(a->config, key))
-        set(state, key, json_array());
+        pb_set(state, a->config, key, json_array());
     json_t *v = json_string(text);
     if (!v || json_array_append_new(json_object_get(a->config, key), v))
         argp_error(state, "\"%s\" is not valid text", text);
@@ -149,12 +110,13 @@ static void add_text(struct argp_state *state, const char *key, const char *text
 
 static void set_rate(struct argp_state *state, char *text)
 {
+    struct args *a = state->input;
     char *colon = strchr(text, ':');
     if (colon) {
         *colon = 0;
-        set_real(state, "rate_end", "--rate", colon + 1, 1e-6, 1e6);
+        pb_set_real(state, a->config, "rate_end", "--rate", colon + 1, 1e-6, 1e6);
     }
-    set_real(state, "rate", "--rate", text, 1e-6, 1e6);
+    pb_set_real(state, a->config, "rate", "--rate", text, 1e-6, 1e6);
 }
 
 // METHOD.OPTION=VALUE
@@ -165,7 +127,7 @@ static void set_option(struct argp_state *state, const char *text)
     if (!dot || text[dot] != '.' || equal <= dot + 1 || !text[equal])
         argp_error(state, "--set is \"%s\", not METHOD.OPTION=VALUE", text);
     if (!json_object_get(a->config, "options"))
-        set(state, "options", json_object());
+        pb_set(state, a->config, "options", json_object());
     json_t *all = json_object_get(a->config, "options");
     char *method = strndup(text, dot), *key = strndup(text + dot + 1, equal - dot - 1);
     bool failed = !method || !key;
@@ -178,41 +140,32 @@ static void set_option(struct argp_state *state, const char *text)
     free(key);
 }
 
-// ttft=200ms,tpot=0.05s
 static void set_limits(struct argp_state *state, const char *text)
 {
-    for (const char *s = text;; s++) {
-        bool ttft = !strncmp(s, "ttft=", 5);
-        char *end;
-        double v = strtod(s + 5 * (ttft || !strncmp(s, "tpot=", 5)), &end);
-        size_t unit = strcspn(end, ",");
-        bool ms = unit == 2 && !strncmp(end, "ms", 2), seconds = unit == 1 && *end == 's';
-        if ((!ttft && strncmp(s, "tpot=", 5)) || !(v > 0 && v < 1e9) || (!ms && !seconds))
-            argp_error(state, "--slo is \"%s\", not like ttft=200ms,tpot=50ms", text);
-        set(state, ttft ? "ttft_ms" : "tpot_ms", json_real(ms ? v : 1e3 * v));
-        s = end + unit;
-        if (!*s)
-            break;
-    }
+    static const char *const names[] = {"ttft", "tpot"};
+    struct args *a = state->input;
+    double ms[2] = {0};
+    if (pb_parse_limits(ms, names, 2, text))
+        pb_usage_error(state);
+    if (ms[0] > 0)
+        pb_set(state, a->config, "ttft_ms", json_real(ms[0]));
+    if (ms[1] > 0)
+        pb_set(state, a->config, "tpot_ms", json_real(ms[1]));
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct args *a = state->input;
-    char model[256];
     switch (key) {
     case 'm':
     case RANDOM:
-        if (json_object_get(a->config, "model"))
-            argp_error(state, "give one of --model and --random");
-        snprintf(model, sizeof model, "random:%s", arg);
-        set(state, "model", json_string(key == 'm' ? arg : model));
+        pb_set_model(state, a->config, arg, key == RANDOM);
         break;
     case 'x':
-        set_list(state, "methods", "--methods", arg);
+        pb_set_list(state, a->config, "methods", "--methods", arg, false);
         break;
     case 'b':
-        set_list(state, "budgets", "--budget", arg);
+        pb_set_list(state, a->config, "budgets", "--budget", arg, false);
         break;
     case SET:
         set_option(state, arg);
@@ -221,61 +174,61 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         add_text(state, "adapters", arg);
         break;
     case 't':
-        set_size(state, "tenants", "--tenants", arg);
+        pb_set_size(state, a->config, "tenants", "--tenants", arg);
         break;
     case CLIENTS:
-        set_size(state, "clients", "--clients", arg);
+        pb_set_size(state, a->config, "clients", "--clients", arg);
         break;
     case RATE:
         set_rate(state, arg);
         break;
     case CV:
-        set_real(state, "cv", "--cv", arg, 0, 100);
+        pb_set_real(state, a->config, "cv", "--cv", arg, 0, 100);
         break;
     case TRACE:
-        set(state, "trace", json_string(arg));
+        pb_set(state, a->config, "trace", json_string(arg));
         break;
     case POPULARITY:
-        set(state, "popularity", json_string(arg));
+        pb_set(state, a->config, "popularity", json_string(arg));
         break;
     case PROMPT:
         if (strncmp(arg, "task:", 5))
-            set(state, "prompt", json_string(arg));
+            pb_set(state, a->config, "prompt", json_string(arg));
         else
-            set(state, "task", json_string(arg + 5));
+            pb_set(state, a->config, "task", json_string(arg + 5));
         break;
     case OUTPUT:
-        set(state, "output", json_string(arg));
+        pb_set(state, a->config, "output", json_string(arg));
         break;
     case DATA:
-        set(state, "data", json_string(arg));
+        pb_set(state, a->config, "data", json_string(arg));
         break;
     case 'n':
-        set_size(state, "requests", "--requests", arg);
+        pb_set_size(state, a->config, "requests", "--requests", arg);
         break;
     case 's':
-        set_real(state, "seconds", "--seconds", arg, 1e-3, 1e6);
+        pb_set_real(state, a->config, "seconds", "--seconds", arg, 1e-3, 1e6);
         break;
     case WARM_UP:
-        set_size(state, "warm_up", "--warm-up", arg);
+        pb_set_size(state, a->config, "warm_up", "--warm-up", arg);
         break;
     case 'r':
-        set_size(state, "seed", "--seed", arg);
+        pb_set_size(state, a->config, "seed", "--seed", arg);
         break;
     case BEAM:
-        set_size(state, "beam", "--beam", arg);
+        pb_set_size(state, a->config, "beam", "--beam", arg);
         break;
     case SLOTS:
-        set_size(state, "slots", "--slots", arg);
+        pb_set_size(state, a->config, "slots", "--slots", arg);
         break;
     case ROWS:
-        set_size(state, "rows", "--rows", arg);
+        pb_set_size(state, a->config, "rows", "--rows", arg);
         break;
     case QUEUE:
-        set_size(state, "queue", "--queue", arg);
+        pb_set_size(state, a->config, "queue", "--queue", arg);
         break;
     case MEMORY:
-        set_size(state, "adapter_memory", "--adapter-memory", arg);
+        pb_set_size(state, a->config, "adapter_memory", "--adapter-memory", arg);
         break;
     case SLO:
         set_limits(state, arg);
@@ -290,14 +243,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         pb_log_quiet(true);
         break;
     case PB_KEY_WEIGHTS:
-        set(state, "weights", json_string(arg));
+        pb_set(state, a->config, "weights", json_string(arg));
         break;
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument \"%s\"", arg);
         break;
     case ARGP_KEY_END:
         if (!json_object_get(a->config, "model"))
-            set(state, "model", json_string(pb_default_model()));
+            pb_set(state, a->config, "model", json_string(pb_default_model()));
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -317,7 +270,7 @@ static const struct argp argp = {
     "  pedrobench serve --methods lora --set lora.rank=8 --clients 16 --prompt 16-128\n"
     "  pedrobench serve --tenants 4000 --popularity zipf:1.1 --adapter-memory 20M --rate 10\n"
     "  pedrobench serve --rate 1:40 --cv 3 --slo ttft=200ms,tpot=50ms --out ramp.h5\n"
-    "  pedrobench serve --random tinyllama-1.1b --weights bf16 --beam 3 --clients 4\n"
+    "  pedrobench serve --random tinyllama --weights bf16 --beam 3 --clients 4\n"
     "  for r in 4 8 16 32; do\n"
     "      pedrobench serve --rate $r --seconds 30 --out load/$r.h5\n"
     "  done; pedrobench plot load --figure load --out figures\n"

@@ -15,6 +15,7 @@ prints '^pedrobench [0-9]+\.[0-9]+\.[0-9]+$'
 exits 0 "$PEDROBENCH" --help
 prints '^Examples:'
 
+"$PEDROBENCH" model list >"$tmp/presets"
 commands=$(sed -n '/^Commands:/,/^$/s/^  \([a-z0-9-]*\) .*/\1/p' "$tmp/out")
 ok "the overview names commands" [ "$(wc -w <<<"$commands")" -ge 4 ]
 for command in $commands; do
@@ -22,6 +23,9 @@ for command in $commands; do
     prints '^Examples?:'
     prints "^ +pedrobench $command "
     ok "help of $command is no error" [ ! -s "$tmp/err" ]
+    for preset in $(grep -oE -- '--(random|like) [a-z][a-z0-9.-]+' "$tmp/out" | cut -d ' ' -f 2); do
+        ok "the preset $preset in help of $command exists" grep -q "^$preset " "$tmp/presets"
+    done
     exits 2 "$PEDROBENCH" "$command" --no-such-option
     says 'no-such-option'
     ok "$command prints nothing on a usage error" [ ! -s "$tmp/out" ]

@@ -74,3 +74,14 @@ pb_err pb_grid_print(pb_grid *g, const char *title, size_t left)
     free(g->cell);
     return PB_OK;
 }
+
+pb_err pb_parse_format(pb_format *out, const char *text)
+{
+    static const char *const names[] = {"text", "markdown", "csv"};
+    for (int i = PB_TEXT; i <= PB_CSV; i++)
+        if (!strcmp(text, names[i])) {
+            *out = (pb_format)i;
+            return PB_OK;
+        }
+    return pb_fail(PB_USAGE, "text, markdown or csv", "--format is \"%s\"", text);
+}

@@ -7,6 +7,8 @@
 #include <stddef.h>
 
 typedef enum pb_format { PB_TEXT, PB_MARKDOWN, PB_CSV } pb_format;
+// "text", "markdown" or "csv".
+pb_err pb_parse_format(pb_format *out, const char *text);
 
 enum { PB_GRID_COLS = 20, PB_GRID_CELL = 96 };
 
