@@ -346,12 +346,14 @@ static pb_err run(int argc, char **argv)
     json_t *env = NULL;
     char folder[4096] = "";
     a.bench.plan.threads = pb_threads();
+    pb_threads_bind();
     a.works = json_array();
     a.regions = json_array();
     a.floors = json_array();
     a.bench.absent = json_object();
-    json_t *extra = json_pack("{s:s, s:s, s:s}", "kernels", pb_kernels_get()->isa, "blis_kernels",
-                              pb_gemm_kernel(), "benchmark", a.part->name);
+    json_t *extra =
+        json_pack("{s:s, s:b, s:s, s:s}", "kernels", pb_kernels_get()->isa, "threads_bound",
+                  pb_threads_bound(), "blis_kernels", pb_gemm_kernel(), "benchmark", a.part->name);
     err = pb_env_collect(&env, extra);
     json_decref(extra);
     PB_GO(err);

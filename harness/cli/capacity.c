@@ -43,9 +43,10 @@ enum {
 
 static const struct argp_option opts[] = {
     {NULL, 0, NULL, 0, "Measurements:", 1},
-    {"validate", VALIDATE, "FILE.h5", 0,
+    {"validate", VALIDATE, "FILE.h5[,...]", 0,
      "Another run of `pedrobench serve`, not fitted on: its schedule is simulated, and measured "
-     "and simulated times stand side by side (repeatable)",
+     "and simulated times stand side by side; of several runs of one load their medians, and the "
+     "range that was measured (repeatable)",
      1},
     {"machine", MACHINE, "FILE.h5", 0,
      "`pedrobench bench machine --out` of the measured machine: tells the time of reading weights "
@@ -328,7 +329,7 @@ static pb_err terms_table(const pb_capacity *c, pb_format f)
 
 static pb_err checks_table(const pb_capacity *c, pb_format f)
 {
-    static const char *const head[] = {"file",   "measure", "quantile", "measured ms", "95 %",
+    static const char *const head[] = {"file",   "measure", "quantile", "measured ms", "interval",
                                        "fit ms", "error %", "drawn ms", "error %"};
     pb_grid g = {.format = f, .cols = 9};
     char room[32];
@@ -339,8 +340,15 @@ static pb_err checks_table(const pb_capacity *c, pb_format f)
         pb_grid_add(&g, "%s", head[i]);
     for (size_t i = 0; i < c->n_checks; i++) {
         const pb_capacity_check *k = &c->check[i];
-        const char *name = strrchr(k->path, '/');
-        pb_grid_add(&g, "%.90s", name ? name + 1 : k->path);
+        int length = (int)strcspn(k->path, ",");
+        const char *name = k->path + length;
+        while (name > k->path && name[-1] != '/')
+            name--;
+        length -= (int)(name - k->path);
+        if (k->runs > 1)
+            pb_grid_add(&g, "%.*s and %zu more", length, name, k->runs - 1);
+        else
+            pb_grid_add(&g, "%.*s", length, name);
         pb_grid_add(&g, "%s", pb_serving_measures[k->measure]);
         pb_grid_add(&g, "p%g", 100 * k->quantile);
         pb_grid_add(&g, "%.4g", k->measured);

@@ -15,6 +15,7 @@ typedef struct rig {
     pb_server *server;
     pb_due *due;
     pb_request *request;
+    int64_t ended; // the last step, ns
 } rig;
 
 static double seconds(void *self, const pb_work *w)
@@ -23,18 +24,21 @@ static double seconds(void *self, const pb_work *w)
     const pb_fleet *f = g->f;
     pb_fleet_day *d = g->day;
     double x[PB_COST_TERMS], by[PB_RESOURCES], factor = 1;
-    pb_cost_terms(x, &f->sizes, w);
+    const pb_engine *engine = pb_simulation_engine(g->sim);
+    int64_t now = engine->now(engine->self);
+    pb_cost_terms(x, &f->sizes, w, 1e-9 * (double)(now - g->ended));
     double t = pb_cost_seconds(f->cost, f->group, x, &f->machine, by);
     if (f->noise)
-        factor =
-            pb_cost_draw(f->cost, pb_cost_seconds(f->cost, f->group, x, &PB_SAME_MACHINE, NULL),
-                         &g->run, &g->rng);
+        factor = pb_cost_draw(f->cost, f->group,
+                              pb_cost_seconds(f->cost, f->group, x, &PB_SAME_MACHINE, NULL),
+                              &g->run, &g->rng);
     for (int k = 0; k < PB_RESOURCES; k++)
         d->by[k] += factor * by[k];
     if (pb_server_running(g->server) == f->limits.slots && pb_server_waiting(g->server))
         d->full += factor * t;
     d->rows += (double)w->batch.n_rows;
     d->steps++;
+    g->ended = now + (int64_t)(1e9 * factor * t);
     return factor * t;
 }
 

@@ -20,6 +20,7 @@ const char *const pb_cost_parts[] = {"backbone", "attention", "adapter", "head",
 
 const pb_cost_kind pb_cost_kinds[] = {
     [PB_COST_STEP] = {"step", NULL, PB_COST_BACKBONE, PB_LATENCY},
+    [PB_COST_WAKE] = {"waking up", NULL, PB_COST_BACKBONE, PB_LATENCY},
     [PB_COST_WEIGHTS] = {"weights", "B", PB_COST_BACKBONE, PB_BANDWIDTH},
     [PB_COST_ROWS] = {"rows", "FLOP", PB_COST_BACKBONE, PB_COMPUTE},
     [PB_COST_ATTEND] = {"step", NULL, PB_COST_ATTENTION, PB_LATENCY},
@@ -38,11 +39,12 @@ const pb_cost_kind pb_cost_kinds[] = {
     [PB_COST_ADAPTER_ROWS] = {"rows", "FLOP", PB_COST_ADAPTER, PB_COMPUTE},
 };
 
-void pb_cost_terms(double x[PB_COST_TERMS], const pb_cost_sizes *s, const pb_work *w)
+void pb_cost_terms(double x[PB_COST_TERMS], const pb_cost_sizes *s, const pb_work *w, double idle)
 {
     double rows = (double)(w->prefill + w->decode), outs = (double)w->n_out;
     double tenants = (double)w->tenants, bytes = (double)w->adapter_bytes;
     x[PB_COST_STEP] = x[PB_COST_ATTEND] = x[PB_COST_SCHEDULE] = 1;
+    x[PB_COST_WAKE] = idle > PB_COST_ASLEEP;
     x[PB_COST_WEIGHTS] = s->weights;
     x[PB_COST_ROWS] = s->row * rows;
     x[PB_COST_SEGMENTS] = (double)w->batch.n_seg;
@@ -94,8 +96,12 @@ double pb_cost_seconds(const pb_cost_model *m, size_t group, const double x[PB_C
     return sum;
 }
 
-double pb_cost_draw(const pb_cost_model *m, double seconds, pb_cost_run *run, pb_rng *r)
+double pb_cost_draw(const pb_cost_model *model, size_t group, double seconds, pb_cost_run *run,
+                    pb_rng *r)
 {
+    const pb_cost_ratios *m = &model->ratios[group];
+    if (!m->n)
+        return 1;
     size_t lo = 0, hi = m->n_bins - 1; // the last bin that begins at or below the prediction
     while (lo < hi) {
         size_t mid = (lo + hi + 1) / 2;
@@ -305,7 +311,7 @@ static int by_ratio(const void *a, const void *b)
     return by_value(&((const residual *)a)->ratio, &((const residual *)b)->ratio);
 }
 
-static void fill_bins(pb_cost_model *m, residual *v)
+static void fill_bins(pb_cost_ratios *m, residual *v)
 {
     qsort(v, m->n, sizeof *v, by_prediction);
     for (size_t b = 0; b < m->n_bins; b++) {
@@ -321,21 +327,25 @@ static void fill_bins(pb_cost_model *m, residual *v)
     }
 }
 
-static pb_err keep_ratios(pb_cost_model *m, const pb_cost_sample *s, size_t n)
+static pb_err keep_ratios(pb_cost_model *model, size_t group, const pb_cost_sample *s, size_t n)
 {
+    pb_cost_ratios *m = &model->ratios[group];
     residual *v = malloc(n * sizeof *v);
-    m->n = n;
-    m->n_bins = n / IN_BIN < BINS ? n / IN_BIN : BINS;
+    for (size_t i = 0; i < n && v; i++) {
+        double t = pb_cost_seconds(model, group, s[i].x, &PB_SAME_MACHINE, NULL);
+        if (s[i].group != group)
+            continue;
+        v[m->n] = (residual){t, t > 0 ? s[i].seconds / t : 1, m->n};
+        m->n++;
+    }
+    m->n_bins = m->n / IN_BIN < BINS ? m->n / IN_BIN : BINS;
+    m->n_bins += !m->n_bins;
     m->ratio = malloc(n * sizeof *m->ratio);
     m->rank = malloc(n * sizeof *m->rank);
     m->bin = malloc((m->n_bins + 1) * sizeof *m->bin);
     m->bin_from = malloc(m->n_bins * sizeof *m->bin_from);
     bool failed = !v || !m->ratio || !m->rank || !m->bin || !m->bin_from;
-    for (size_t i = 0; i < n && !failed; i++) {
-        double t = pb_cost_seconds(m, s[i].group, s[i].x, &PB_SAME_MACHINE, NULL);
-        v[i] = (residual){t, t > 0 ? s[i].seconds / t : 1, i};
-    }
-    if (!failed)
+    if (!failed && m->n)
         fill_bins(m, v);
     free(v);
     return failed ? pb_fail(PB_MEMORY, NULL, "no memory for %zu steps", n) : PB_OK;
@@ -394,7 +404,8 @@ pb_err pb_cost_fit(pb_cost_model *out, const pb_cost_sample *s, size_t n, size_t
     centre(&f, out);
     out->fitted = error_of(&f, out, false);
     out->held = error_of(&f, out, true);
-    PB_GO(keep_ratios(out, s, n));
+    for (size_t g = 0; g < n_groups; g++)
+        PB_GO(keep_ratios(out, g, s, n));
 done:
     free(f.held);
     free(f.hides);
@@ -407,9 +418,11 @@ done:
 void pb_cost_free(pb_cost_model *m)
 {
     free(m->c);
-    free(m->ratio);
-    free(m->rank);
-    free(m->bin);
-    free(m->bin_from);
+    for (size_t g = 0; g < PB_COST_GROUPS; g++) {
+        free(m->ratios[g].ratio);
+        free(m->ratios[g].rank);
+        free(m->ratios[g].bin);
+        free(m->ratios[g].bin_from);
+    }
     *m = (pb_cost_model){0};
 }

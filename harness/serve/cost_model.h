@@ -26,7 +26,8 @@
 // In steps of one model the weights are read in every step, so no fit can tell their time from a
 // fixed one: what the data leave open is decided by the machine's measured bandwidth.
 //
-// A step's time is not always the same, so the ratios of measured to predicted times are kept: the
+// A step's time is not always the same, so the ratios of measured to predicted times are kept, of
+// each group by itself (its steps may have shared the machine with loads of adapters): the
 // steps in order of their prediction are cut into bins, and a ratio is known by its rank in its
 // bin. A simulation takes runs of ranks, in the order of time in which they were measured (a moving
 // block bootstrap), and of each step the ratio of this rank in the bin of its prediction. So slow
@@ -48,6 +49,7 @@ typedef enum pb_cost_part {
 
 typedef enum pb_cost_term {
     PB_COST_STEP,
+    PB_COST_WAKE,
     PB_COST_WEIGHTS,
     PB_COST_ROWS,
     PB_COST_ATTEND,
@@ -86,8 +88,10 @@ typedef struct pb_cost_sizes {
 } pb_cost_sizes;
 
 // Quantities of a step. Adapters do two FLOPs for each of their parameters and row: which is
-// LoRA's; methods that do less have a smaller coefficient.
-void pb_cost_terms(double x[PB_COST_TERMS], const pb_cost_sizes *s, const pb_work *w);
+// LoRA's; methods that do less have a smaller coefficient. `idle`: seconds since the step before;
+// after so many that threads sleep, they are woken and find their caches cold.
+void pb_cost_terms(double x[PB_COST_TERMS], const pb_cost_sizes *s, const pb_work *w, double idle);
+#define PB_COST_ASLEEP 0.4e-3
 
 typedef struct pb_cost_sample {
     double x[PB_COST_TERMS];
@@ -102,6 +106,13 @@ typedef struct pb_cost_error {
 
 enum { PB_COST_GROUPS = 12 };
 
+// (n) measured / predicted: bin after bin, in order within each; where bins begin (n_bins + 1) and
+// their first prediction; and (n) ranks from 0 to 1, in order of time.
+typedef struct pb_cost_ratios {
+    double *ratio, *rank, *bin_from;
+    size_t n, n_bins, *bin;
+} pb_cost_ratios;
+
 typedef struct pb_cost_model {
     double (*c)[PB_COST_TERMS]; // (n_groups): seconds per unit
     size_t n_groups;
@@ -110,10 +121,7 @@ typedef struct pb_cost_model {
     double part_error[PB_COST_PARTS][2]; // of the sum and the maximum, held out: mean error of the
                                          // part, in units of the step's time
     pb_cost_error fitted, held;          // of whole steps; held: held out
-    // (n) measured / predicted: bin after bin, in order within each; where bins begin (n_bins + 1)
-    // and their first prediction; and (n) ranks from 0 to 1, in order of time.
-    double *ratio, *rank, *bin_from;
-    size_t n, n_bins, *bin;
+    pb_cost_ratios ratios[PB_COST_GROUPS];
 } pb_cost_model;
 
 // Every fifth run of 20 samples is held out. `bandwidth`: bytes per second, 0: not known.
@@ -137,6 +145,7 @@ typedef struct pb_cost_run {
     size_t at, left;
 } pb_cost_run;
 // measured / predicted, of a step that is predicted to take so long on the measured machine.
-double pb_cost_draw(const pb_cost_model *m, double seconds, pb_cost_run *run, pb_rng *r);
+double pb_cost_draw(const pb_cost_model *m, size_t group, double seconds, pb_cost_run *run,
+                    pb_rng *r);
 
 #endif

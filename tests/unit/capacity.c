@@ -145,12 +145,8 @@ static void test_noise(void **state)
     for (size_t i = 0; i < 100; i++)
         rank[i] = i < 50 ? 0.25 : 0.75;
     pb_cost_model noisy = cost;
-    noisy.ratio = ratio;
-    noisy.rank = rank;
-    noisy.bin = bin;
-    noisy.bin_from = bin_from;
-    noisy.n = 100;
-    noisy.n_bins = 1;
+    noisy.ratios[0] = (pb_cost_ratios){
+        .ratio = ratio, .rank = rank, .bin = bin, .bin_from = bin_from, .n = 100, .n_bins = 1};
     pb_fleet f = fleet(10, SIZE_MAX);
     pb_traffic t = draw(due, N, 10);
     double exact = quantile_at(&f, &t, 100, PB_TTFT);

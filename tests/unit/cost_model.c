@@ -65,10 +65,11 @@ static pb_cost_sample samples[SAMPLES];
 
 static const pb_cost_sizes sizes = {60e6, 9e6, 3456, 14e6, 18e6, 6912};
 #define SHARED                                                                                     \
-    [PB_COST_STEP] = 150e-6, [PB_COST_WEIGHTS] = 1 / 50e9, [PB_COST_ROWS] = 1 / 90e9,              \
-    [PB_COST_ATTEND] = 9e-6, [PB_COST_SEGMENTS] = 2e-6, [PB_COST_KV] = 1 / 2e9,                    \
-    [PB_COST_PAIRS] = 1 / 4e9, [PB_COST_HEADS] = 20e-6, [PB_COST_HEAD_WEIGHTS] = 1 / 50e9,         \
-    [PB_COST_LOGITS] = 1 / 80e9, [PB_COST_SCHEDULE] = 5e-6, [PB_COST_CHOICE] = 1 / 900e9
+    [PB_COST_STEP] = 150e-6, [PB_COST_WAKE] = 300e-6, [PB_COST_WEIGHTS] = 1 / 50e9,                \
+    [PB_COST_ROWS] = 1 / 90e9, [PB_COST_ATTEND] = 9e-6, [PB_COST_SEGMENTS] = 2e-6,                 \
+    [PB_COST_KV] = 1 / 2e9, [PB_COST_PAIRS] = 1 / 4e9, [PB_COST_HEADS] = 20e-6,                    \
+    [PB_COST_HEAD_WEIGHTS] = 1 / 50e9, [PB_COST_LOGITS] = 1 / 80e9, [PB_COST_SCHEDULE] = 5e-6,     \
+    [PB_COST_CHOICE] = 1 / 900e9
 static double truth[2][PB_COST_TERMS] = {
     {SHARED, [PB_COST_TENANTS] = 4e-6, [PB_COST_ADAPTERS] = 1 / 3e9,
      [PB_COST_ADAPTER_ROWS] = 1 / 25e9},
@@ -100,8 +101,9 @@ static void make_samples(bool max, double noise)
         w.keys = w.decode * (20 + pb_rng_below(&r, 100)) + w.prefill;
         w.pairs = w.keys + w.prefill * w.prefill / 2;
         pb_cost_sample *s = &samples[i];
+        double idle = pb_rng_below(&r, 8) ? 0.1e-3 : 5e-3;
         *s = (pb_cost_sample){.group = pb_rng_below(&r, 2)};
-        pb_cost_terms(s->x, &sizes, &w);
+        pb_cost_terms(s->x, &sizes, &w, idle);
         double slower = exp(noise * pb_rng_normal(&r));
         for (int part = 0; part < PB_COST_PARTS; part++)
             s->seconds += s->part[part] = slower * part_of(&m, s->group, s->x, part);
@@ -164,7 +166,7 @@ static void test_machines(void **state)
                  .tenants = 4,
                  .adapter_bytes = 1000,
                  .keys = 99};
-    pb_cost_terms(x, &sizes, &w);
+    pb_cost_terms(x, &sizes, &w, 0);
     double same = pb_cost_seconds(&m, 0, x, &PB_SAME_MACHINE, by);
     assert_true(fabs(by[0] + by[1] + by[2] - same) < 1e-12);
     double other = pb_cost_seconds(&m, 0, x, &(pb_machine){1, 4, 2}, NULL);
@@ -198,7 +200,7 @@ static void test_draws(void **state)
         double sum = 0, square = 0, next = 0, before = 0, n = 20000;
         pb_cost_run run = {0};
         for (size_t i = 0; i < (size_t)n; i++) {
-            double v = log(pb_cost_draw(&m, at[k], &run, &r));
+            double v = log(pb_cost_draw(&m, 0, at[k], &run, &r));
             sum += v / n;
             square += v * v / n;
             next += v * before / n;
@@ -209,7 +211,7 @@ static void test_draws(void **state)
         assert_true(correlation > 0.8 && correlation < 0.97);
     }
     pb_cost_run run = {0};
-    assert_true(pb_cost_draw(&m, 0, &run, &r) > 0 && pb_cost_draw(&m, 1e9, &run, &r) > 0);
+    assert_true(pb_cost_draw(&m, 1, 0, &run, &r) > 0 && pb_cost_draw(&m, 1, 1e9, &run, &r) > 0);
     pb_cost_free(&m);
 }
 

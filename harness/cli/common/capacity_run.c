@@ -126,7 +126,8 @@ static pb_err fit(pb_capacity *c, size_t n_files)
         for (size_t k = c->file[i].from; k < c->file[i].serving->n_steps; k++) {
             const pb_served_step *x = &c->file[i].serving->step[k];
             pb_work w = pb_served_work(x);
-            pb_cost_terms(s[at].x, &c->sizes, &w);
+            int64_t idle = k ? x->begin - x[-1].begin - x[-1].duration : 0;
+            pb_cost_terms(s[at].x, &c->sizes, &w, 1e-9 * (double)idle);
             s[at].seconds = s[at].part[PB_COST_REST] = 1e-9 * (double)x->duration;
             for (int p = 0; p < PB_SERVED_PARTS; p++) {
                 s[at].part[p] = 1e-9 * (double)x->ns[p];
@@ -166,55 +167,61 @@ static void fit_disk(pb_capacity *c, size_t n_files)
 
 // ---------------------------------------------------------------- validation
 
-static pb_err simulate(double (*out)[2], const pb_fleet *f, const pb_traffic *t,
-                       const pb_capacity_check *check, size_t n)
+enum { QUANTILES = 6, REPEATS = 16 };
+
+static const struct {
+    int measure;
+    double at;
+} quantiles[QUANTILES] = {{PB_TTFT, 0.5},  {PB_TTFT, 0.99}, {PB_TPOT, 0.5},
+                          {PB_TPOT, 0.99}, {PB_E2E, 0.5},   {PB_E2E, 0.99}};
+
+// What a run's quantiles were and are simulated to be, in ms.
+typedef struct replay {
+    double measured, exact, drawn;
+    pb_interval in;
+} replay;
+
+static pb_err measured(replay out[QUANTILES], const pb_served_file *f)
+{
+    for (size_t k = 0; k < QUANTILES; k++) {
+        double *v;
+        size_t n;
+        PB_TRY(pb_serving_samples(&v, &n, f->serving, quantiles[k].measure, -1));
+        out[k].measured = pb_percentile(v, n, quantiles[k].at);
+        out[k].in = pb_percentile_interval(v, n, quantiles[k].at, 0.95);
+        free(v);
+    }
+    return PB_OK;
+}
+
+static pb_err simulate(replay out[QUANTILES], const pb_fleet *f, const pb_traffic *t)
 {
     pb_fleet_day day;
     pb_err err = pb_fleet_run(f, t, 1, &day);
-    for (size_t k = 0; k < n && !err; k++) {
+    for (size_t k = 0; k < QUANTILES && !err; k++) {
         double *v;
-        size_t samples;
-        err = pb_serving_samples(&v, &samples, &day.serving, check[k].measure, -1);
-        if (!err)
-            out[k][f->noise] +=
-                pb_percentile(v, samples, check[k].quantile) / (f->noise ? DRAWS : 1);
-        if (!err)
-            free(v);
+        size_t n;
+        err = pb_serving_samples(&v, &n, &day.serving, quantiles[k].measure, -1);
+        if (err)
+            break;
+        double value = pb_percentile(v, n, quantiles[k].at);
+        if (f->noise)
+            out[k].drawn += value / DRAWS;
+        else
+            out[k].exact = value;
+        free(v);
     }
     pb_fleet_day_free(&day);
     return err;
 }
 
-static pb_err measured(pb_capacity_check *out, const pb_served_file *f)
+static pb_err replay_file(replay out[QUANTILES], const pb_capacity *c, size_t group,
+                          pb_served_file *f)
 {
-    double *v;
-    size_t n;
-    PB_TRY(pb_serving_samples(&v, &n, f->serving, out->measure, -1));
-    out->measured = pb_percentile(v, n, out->quantile);
-    out->in = pb_percentile_interval(v, n, out->quantile, 0.95);
-    free(v);
-    return PB_OK;
-}
-
-static pb_err validate_file(pb_capacity *c, const char *path, pb_served_file *f)
-{
-    static const int measures[] = {PB_TTFT, PB_TPOT, PB_E2E};
-    static const double quantiles[] = {0.5, 0.99};
-    enum { N = 6 };
     pb_due *due = NULL;
     pb_traffic t;
     pb_err err = PB_OK;
-    double times[N][2] = {{0}};
-    pb_capacity_check *check = &c->check[c->n_checks];
-    size_t group = group_of(c, f->kinds);
-    if (group == c->n_kinds)
-        return pb_fail(PB_INPUT, "fit on a file with the same methods",
-                       "%s: no file of %s is "
-                       "fitted on",
-                       path, f->kinds);
-    if (f->backbone != c->file[0].backbone || f->threads != c->file[0].threads)
-        return pb_fail(PB_INPUT, "measure the same backbone with as many threads",
-                       "%s: another backbone, or another number of threads, than fitted on", path);
+    PB_TRY(measured(out, f));
     PB_TRY(pb_served_traffic(&t, &due, f));
     pb_fleet fleet = {.limits = f->limits,
                       .tenants = f->tenants,
@@ -228,40 +235,96 @@ static pb_err validate_file(pb_capacity *c, const char *path, pb_served_file *f)
                       .sizes = c->sizes,
                       .group = group,
                       .machine = PB_SAME_MACHINE};
-    for (size_t k = 0; k < N; k++) {
-        check[k] = (pb_capacity_check){.path = path,
-                                       .kinds = c->kind[group].name,
-                                       .measure = measures[k / 2],
-                                       .quantile = quantiles[k % 2]};
-        PB_GO(measured(&check[k], f));
-    }
-    for (int draw = 0; draw <= DRAWS; draw++) {
+    for (int draw = 0; draw <= DRAWS && !err; draw++) {
         fleet.noise = draw > 0;
         fleet.seed = (uint64_t)draw;
-        PB_GO(simulate(times, &fleet, &t, check, N));
+        err = simulate(out, &fleet, &t);
     }
-    for (size_t k = 0; k < N; k++) {
-        check[k].exact = times[k][0];
-        check[k].drawn = times[k][1];
-    }
-    c->n_checks += N;
-done:
     free(due);
     return err;
 }
 
-static pb_err validate(pb_capacity *c, const pb_capacity_question *q)
+static pb_err open_check(pb_served_file *f, size_t *group, const pb_capacity *c, const char *path)
 {
-    c->check = calloc(6 * q->n_validate + 1, sizeof *c->check);
-    if (!c->check)
-        return pb_fail(PB_MEMORY, NULL, "no memory for %zu files", q->n_validate);
-    for (size_t i = 0; i < q->n_validate; i++) {
-        pb_served_file f;
-        PB_TRY(pb_served_open(&f, q->validate[i]));
-        pb_err err = validate_file(c, q->validate[i], &f);
+    PB_TRY(pb_served_open(f, path));
+    *group = group_of(c, f->kinds);
+    if (*group == c->n_kinds)
+        return pb_fail(PB_INPUT, "fit on a file with the same methods",
+                       "%s: no file of %s is fitted on", path, f->kinds);
+    if (f->backbone != c->file[0].backbone || f->threads != c->file[0].threads)
+        return pb_fail(PB_INPUT, "measure the same backbone with as many threads",
+                       "%s: another backbone, or another number of threads, than fitted on", path);
+    return PB_OK;
+}
+
+static double median(const replay (*r)[QUANTILES], size_t n, size_t k, size_t offset)
+{
+    double v[REPEATS];
+    for (size_t i = 0; i < n; i++)
+        v[i] = *(const double *)((const char *)&r[i][k] + offset);
+    return pb_median(v, n);
+}
+
+// Runs of one load: medians of what each run's quantiles are, and the range of the measured ones.
+static void add_checks(pb_capacity *c, const char *paths, size_t group,
+                       const replay (*r)[QUANTILES], size_t n)
+{
+    for (size_t k = 0; k < QUANTILES; k++) {
+        pb_interval in = r[0][k].in;
+        for (size_t i = 0; i < n && n > 1; i++) {
+            in.lo = i ? fmin(in.lo, r[i][k].measured) : r[i][k].measured;
+            in.hi = i ? fmax(in.hi, r[i][k].measured) : r[i][k].measured;
+        }
+        c->check[c->n_checks++] =
+            (pb_capacity_check){.path = paths,
+                                .kinds = c->kind[group].name,
+                                .measure = quantiles[k].measure,
+                                .quantile = quantiles[k].at,
+                                .runs = n,
+                                .measured = median(r, n, k, offsetof(replay, measured)),
+                                .in = in,
+                                .exact = median(r, n, k, offsetof(replay, exact)),
+                                .drawn = median(r, n, k, offsetof(replay, drawn))};
+    }
+}
+
+// "a.h5,b.h5": runs of one load.
+static pb_err validate_load(pb_capacity *c, const char *paths)
+{
+    replay r[REPEATS][QUANTILES] = {{{0}}};
+    size_t n = 0, group = 0, first = 0;
+    for (const char *at = paths; at; n++) {
+        char path[4096];
+        size_t len = strcspn(at, ",");
+        if (n == REPEATS || len >= sizeof path)
+            return pb_fail(PB_USAGE, NULL,
+                           "--validate: at most %d files of one load, and names of "
+                           "at most %zu bytes",
+                           REPEATS, sizeof path - 1);
+        snprintf(path, sizeof path, "%.*s", (int)len, at);
+        at = at[len] ? at + len + 1 : NULL;
+        pb_served_file f = {0};
+        pb_err err = open_check(&f, &group, c, path);
+        if (!err && n && group != first)
+            err = pb_fail(PB_INPUT, "repeat --validate for other loads",
+                          "%s: other methods than the files before it", path);
+        first = group;
+        if (!err)
+            err = replay_file(r[n], c, group, &f);
         pb_served_close(&f);
         PB_TRY(err);
     }
+    add_checks(c, paths, group, (const replay(*)[QUANTILES])r, n);
+    return PB_OK;
+}
+
+static pb_err validate(pb_capacity *c, const pb_capacity_question *q)
+{
+    c->check = calloc(QUANTILES * q->n_validate + 1, sizeof *c->check);
+    if (!c->check)
+        return pb_fail(PB_MEMORY, NULL, "no memory for %zu loads", q->n_validate);
+    for (size_t i = 0; i < q->n_validate; i++)
+        PB_TRY(validate_load(c, q->validate[i]));
     return PB_OK;
 }
 
@@ -376,7 +439,7 @@ static pb_err describe(pb_capacity_answer *a, const pb_fleet_day *d, const pb_li
         double *v;
         size_t n;
         PB_TRY(pb_serving_samples(&v, &n, &d->serving, k, -1));
-        a->p50[k] = pb_percentile(v, n, 0.5);
+        a->p50[k] = pb_median(v, n);
         a->at[k] = pb_percentile(v, n, l->quantile);
         free(v);
     }
@@ -573,10 +636,11 @@ static json_t *fit_json(const pb_capacity *c)
 
 static json_t *check_json(const pb_capacity_check *k)
 {
-    return json_pack("{s:s, s:s, s:s, s:f, s:o, s:o, s:o, s:o, s:o}", "file", k->path, "methods",
-                     k->kinds, "measure", pb_serving_measures[k->measure], "quantile", k->quantile,
-                     "measured_ms", number(k->measured), "lo95_ms", number(k->in.lo), "hi95_ms",
-                     number(k->in.hi), "fit_ms", number(k->exact), "drawn_ms", number(k->drawn));
+    return json_pack("{s:s, s:s, s:I, s:s, s:f, s:o, s:o, s:o, s:o, s:o}", "file", k->path,
+                     "methods", k->kinds, "runs", (json_int_t)k->runs, "measure",
+                     pb_serving_measures[k->measure], "quantile", k->quantile, "measured_ms",
+                     number(k->measured), "lo95_ms", number(k->in.lo), "hi95_ms", number(k->in.hi),
+                     "fit_ms", number(k->exact), "drawn_ms", number(k->drawn));
 }
 
 static json_t *answer_json(const pb_capacity_answer *a)

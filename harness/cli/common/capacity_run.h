@@ -33,10 +33,11 @@ typedef struct pb_capacity_kind {
 } pb_capacity_kind;
 
 // One measure's quantile: measured, with the 95 % interval, and simulated: as the fit says, and
-// with drawn ratios. In ms.
+// with drawn ratios. Of several runs the medians, and the range of the measured ones. In ms.
 typedef struct pb_capacity_check {
     const char *path, *kinds;
     int measure;
+    size_t runs;
     double quantile, measured;
     pb_interval in;
     double exact, drawn;

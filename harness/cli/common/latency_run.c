@@ -556,6 +556,7 @@ pb_err pb_latency_run_report(const json_t *config, pb_model *m, const char *h5,
     if (fits)
         PB_GO(open_merged(&merged, &k.merged_from, &s, &plan));
     plan.merged = merged;
+    pb_threads_bind();
     PB_GO(make_limits(&machine, limits, report->backbone_bytes));
     if (h5) {
         env = pb_measured_env(base);

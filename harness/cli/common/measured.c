@@ -1,5 +1,6 @@
 #include "cli/common/measured.h"
 
+#include "core/threads.h"
 #include "tensor/kernels/kernels.h"
 
 #include <stdio.h>
@@ -10,8 +11,9 @@ json_t *pb_measured_env(const pb_model *m)
     // How threads wait and where they run decides what a parallel region costs.
     static const char *const variables[] = {"OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES",
                                             "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY"};
-    json_t *env = json_pack("{s:s, s:s, s:I}", "kernels", pb_kernels_get()->isa, "model_sha256",
-                            m->sha256, "model_params", (json_int_t)pb_config_params(&m->config));
+    json_t *env = json_pack("{s:s, s:b, s:s, s:I}", "kernels", pb_kernels_get()->isa,
+                            "threads_bound", pb_threads_bound(), "model_sha256", m->sha256,
+                            "model_params", (json_int_t)pb_config_params(&m->config));
     for (size_t i = 0; env && i < sizeof variables / sizeof *variables; i++)
         if (getenv(variables[i]))
             json_object_set_new(env, variables[i], json_string(getenv(variables[i])));

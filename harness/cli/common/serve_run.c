@@ -700,6 +700,7 @@ pb_err pb_serve_run(pb_serving **out, const json_t *config, const char *h5)
     if (!u.served)
         PB_GO(pb_fail(PB_MEMORY, NULL, "no memory for the results"));
     PB_GO(set_up(&u));
+    pb_threads_bind();
     if (h5) {
         env = pb_measured_env(u.m);
         seeds = json_pack("{s:I}", "seed", (json_int_t)u.s.seed);
