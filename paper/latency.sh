@@ -36,11 +36,13 @@ bench serve "${backbone[@]}" "${load[@]}" --methods base --clients 16 --requests
 bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
     --out "$out/closed/mixed.h5" >/dev/null
 
-# Rising load.
-for method in base lora pedro; do
+# Rising load, in rounds: a shared machine has slow minutes.
+for round in 1 2 3 4 5; do
     for rate in 50 100 200 300 400 600; do
-        bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --seconds 6 \
-            --out "$out/load/$method-$rate.h5" >/dev/null
+        for method in base lora pedro; do
+            bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --rate "$rate" --seconds 4 \
+                --seed "$round" --out "$out/load/$method-$rate-$round.h5" >/dev/null
+        done
     done
 done
 
@@ -59,8 +61,7 @@ bench serve "${backbone[@]}" "${load[@]}" --tenants 1000 --popularity zipf:1.1 -
     --seconds 20 --adapter-memory 2M --out "$out/store.h5" >/dev/null
 
 # Beyond the machine: the time of steps is fitted on a ramp of each method and on loads of adapters,
-# checked on Poisson arrivals and bursts, and scaled. Five rounds, since a shared machine has slow
-# minutes.
+# checked on Poisson arrivals and bursts, and scaled.
 rounds=(1 2 3 4 5)
 for round in "${rounds[@]}"; do
     for method in base lora pedro; do

@@ -81,7 +81,8 @@ const pb_figure pb_figures[] = {
                 "due, against 1 / (1 - p): one request in so many takes at least as long."},
     [LOAD] = {"load", "Latency under rising load",
               "Time to the first token (median and 90th percentile) against the throughput that "
-              "was reached, at rising rates of requests. A ring marks the knee, where throughput / "
+              "was reached, at rising rates of requests (medians over runs at one rate). A ring "
+              "marks the knee, where throughput / "
               "median time of a request is largest."},
     [PARTS] = {"components", "Time by component",
                "Time of steps per row (a token of a prompt or a response), by component, of one "
@@ -1389,6 +1390,31 @@ static bool load_point_of(load_point *p, const pb_record *r)
     return p->key != NULL;
 }
 
+static double load_median(const load_point *v, size_t n, size_t offset, double *room)
+{
+    for (size_t i = 0; i < n; i++)
+        room[i] = *(const double *)((const char *)&v[i] + offset);
+    return pb_median(room, n);
+}
+
+// Makes one point, of medians, of runs of one workload at one rate; returns how many are left.
+// `room` holds n numbers.
+static size_t merge_rates(load_point *v, size_t n, double *room)
+{
+    size_t left = 0;
+    for (size_t i = 0, end; i < n; i = end) {
+        load_point p = v[i];
+        for (end = i + 1; end < n && !by_load(&v[i], &v[end]); end++)
+            free(v[end].key);
+        p.tokens = load_median(v + i, end - i, offsetof(load_point, tokens), room);
+        p.ttft[0] = load_median(v + i, end - i, offsetof(load_point, ttft[0]), room);
+        p.ttft[1] = load_median(v + i, end - i, offsetof(load_point, ttft[1]), room);
+        p.e2e = load_median(v + i, end - i, offsetof(load_point, e2e), room);
+        v[left++] = p;
+    }
+    return left;
+}
+
 // Points of one workload at several rates.
 static size_t load_end(const load_point *v, size_t n, size_t i)
 {
@@ -1425,13 +1451,17 @@ static bool load(sheet *s, const pb_summary *m)
 {
     load_point *v = calloc(m->n_served + 1, sizeof *v);
     const char **series = calloc(m->n_served + 1, sizeof *series);
+    double *room = calloc(m->n_served + 1, sizeof *room);
     size_t n = 0, n_series = 0;
     double xhi = 0;
     range y[2] = {{INFINITY, -INFINITY}, {INFINITY, -INFINITY}};
-    for (size_t i = 0; v && series && i < m->n_served; i++)
+    for (size_t i = 0; v && series && room && i < m->n_served; i++)
         n += load_point_of(&v[n], m->served[i]);
-    if (n)
+    if (n) {
         qsort(v, n, sizeof *v, by_load);
+        n = merge_rates(v, n, room);
+    }
+    free(room);
     fputs("# series\trate\ttokens_per_second\tttft_p50_ms\tttft_p90_ms\te2e_p50_ms\tknee\n",
           s->dat);
     for (size_t i = 0, end; i < n; i = end) {

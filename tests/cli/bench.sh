@@ -70,6 +70,26 @@ grep -q "^bf16 .*%" "$dir/table.txt" || fail "the table lacks a fraction"
 awk '/^base/ { base = $6 } /^lora/ { lora = $6 } END { exit !(base > 3 && lora > base && lora <= base + 8) }' \
     "$dir/barriers.txt" || fail "barriers: $(cat "$dir/barriers.txt")"
 
+# Refusals: one line, one hint, exit code 2.
+refused() { # WORD ARGUMENTS...
+    local word=$1
+    shift
+    "$PEDROBENCH" bench "$@" > "$dir/out" 2> "$dir/err"
+    [ $? = 2 ] || fail "exit code of: bench $*"
+    grep -q -- "$word" "$dir/err" || fail "bench $* says: $(cat "$dir/err")"
+    [ -s "$dir/out" ] && fail "bench $* prints something"
+}
+refused "no benchmark \"speed\"" speed
+refused "name a benchmark"
+refused "32x64" decode --geometry random:32x64
+refused "no method \"lorra\"" train --geometry $G --methods lorra
+refused "--rows" decode --rows x
+refused "no axis .width." scaling --geometry $G --axis width
+refused "is no folder" decode --peers --llama-cpp "$dir/nothing"
+
+# What follows does the same works again: once is enough for sanitizers.
+[ "${PB_SANITIZED:-0}" = 0 ] || exit 0
+
 # Along an axis arms differ in nothing else, and the file has their places on it.
 bench scaling --geometry $G --axis rank,threads --json --out "$dir/scaling.h5" > "$dir/scaling.json" ||
     fail "scaling"
@@ -107,21 +127,4 @@ fi
 
 # llama.cpp is named when there is no build of it.
 grep -q "llama.cpp fp32 is absent: no build was named" "$dir/peer.err" || fail "llama.cpp is not named"
-
-# Refusals: one line, one hint, exit code 2.
-refused() { # WORD ARGUMENTS...
-    local word=$1
-    shift
-    "$PEDROBENCH" bench "$@" > "$dir/out" 2> "$dir/err"
-    [ $? = 2 ] || fail "exit code of: bench $*"
-    grep -q -- "$word" "$dir/err" || fail "bench $* says: $(cat "$dir/err")"
-    [ -s "$dir/out" ] && fail "bench $* prints something"
-}
-refused "no benchmark \"speed\"" speed
-refused "name a benchmark"
-refused "32x64" decode --geometry random:32x64
-refused "no method \"lorra\"" train --geometry $G --methods lorra
-refused "--rows" decode --rows x
-refused "no axis .width." scaling --geometry $G --axis width
-refused "is no folder" decode --peers --llama-cpp "$dir/nothing"
 exit 0

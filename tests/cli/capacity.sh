@@ -52,6 +52,17 @@ for m in "TPOT", "end to end":
 assert v[0]["fit_ms"] != v[0]["drawn_ms"]'
 exits 0 capacity "$tmp/mixed.h5" "$tmp/lora.h5" --validate "$tmp/mixed.h5"
 prints "^mixed.h5 +TTFT"
+# Several runs of one load: medians, and the range.
+exits 0 capacity "$tmp/lora.h5" --validate "$tmp/lora.h5" --validate "$tmp/other.h5" \
+    --validate "$tmp/other.h5,$tmp/lora.h5,$tmp/other.h5" --out "$tmp/j.json"
+prints "^other.h5 and 2 more +TTFT +p50 "
+holds 'v = j["validation"]; assert len(v) == 18 and [x["runs"] for x in v[::6]] == [1, 1, 3]
+for one, two, all in zip(v[:6], v[6:12], v[12:]):
+    assert all["measured_ms"] == two["measured_ms"] and all["fit_ms"] == two["fit_ms"]
+    assert [all["lo95_ms"], all["hi95_ms"]] == sorted((one["measured_ms"], two["measured_ms"]))'
+refuses 1 capacity "$tmp/lora.h5" "$tmp/mixed.h5" --validate "$tmp/lora.h5,$tmp/mixed.h5"
+says "other methods than the files before it"
+refuses 1 capacity "$tmp/lora.h5" --validate "$tmp/lora.h5,"
 
 # Fleets: the largest rate within limits; loads as measured; the same every time.
 question=("$tmp/lora.h5" "$tmp/pedro.h5" "$tmp/loads.h5" --slo 'ttft=5s,tpot=2s' --requests 1000)
