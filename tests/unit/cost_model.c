@@ -101,7 +101,7 @@ static void make_samples(bool max, double noise)
         w.keys = w.decode * (20 + pb_rng_below(&r, 100)) + w.prefill;
         w.pairs = w.keys + w.prefill * w.prefill / 2;
         pb_cost_sample *s = &samples[i];
-        double idle = pb_rng_below(&r, 8) ? 0.1e-3 : 5e-3;
+        double idle = i % 8 ? 0.1e-3 : 5e-3;
         *s = (pb_cost_sample){.group = pb_rng_below(&r, 2)};
         pb_cost_terms(s->x, &sizes, &w, idle);
         double slower = exp(noise * pb_rng_normal(&r));
