@@ -439,7 +439,7 @@ static pb_err describe(pb_capacity_answer *a, const pb_fleet_day *d, const pb_li
         double *v;
         size_t n;
         PB_TRY(pb_serving_samples(&v, &n, &d->serving, k, -1));
-        a->p50[k] = pb_median(v, n);
+        a->p50[k] = pb_percentile(v, n, 0.5);
         a->at[k] = pb_percentile(v, n, l->quantile);
         free(v);
     }

@@ -308,7 +308,7 @@ INLINE void panel_input(vec acc[MR][NV], const size_t M, const size_t T, const r
 
 // M rows of T vectors: columns c.. of a panel, of which the first n exist. Several inputs follow
 // each other without a test: where a neighbour on the same core takes half of the instructions that
-// it can begin, they count (15 % of many rows, measured on Zen 3).
+// it can begin, they count (some 10 % of many rows, measured on Zen 3).
 INLINE void panel_rows(const size_t M, const size_t T, real *y, size_t ldy, const real *x,
                        size_t ldx, const pb_panel_kind kind, const void *w, size_t c, const bool up,
                        size_t k, size_t n, bool accumulate, lookahead ahead)
