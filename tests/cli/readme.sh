@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the commands of README.md and methods/README.md in a scratch copy of the project: every `sh`
+# Runs the commands of README.md, methods/README.md and paper/latency.md in a scratch copy of the project: every `sh`
 # block that follows a line `<!-- test -->`, in order, as one script that stops at the first failure. The copy finds the
 # program in build/.
 set -euo pipefail
@@ -15,7 +15,8 @@ trap 'rm -rf "$tmp"' EXIT
 awk '/^<!-- test -->/ { wanted = 1; next }
      /^```/ { inside = wanted && !inside && /^```sh$/; wanted = 0; next }
      inside { print }
-     /[^[:space:]]/ && !inside { wanted = 0 }' "$source/README.md" "$source/methods/README.md" >"$tmp/commands"
+     /[^[:space:]]/ && !inside { wanted = 0 }' "$source/README.md" "$source/methods/README.md" \
+         "$source/paper/latency.md" >"$tmp/commands"
 [[ -s $tmp/commands ]] || skip "README.md marks no commands with <!-- test -->"
 mkdir -p "$tmp/copy/build"
 ln -s "$PEDROBENCH" "$tmp/copy/build/pedrobench"

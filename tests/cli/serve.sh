@@ -194,6 +194,20 @@ if command -v gnuplot >/dev/null; then
         ok "figure $figure" [ -s "$tmp/figures/$figure.svg" ]
     done
     ok "a knee" awk -F'\t' '$7 == 1 { n++ } END { exit n != 1 }' "$tmp/figures/load.dat"
+
+    # Of several runs at one rate, medians.
+    for seed in 1 2 3; do
+        mkdir -p "$tmp/rounds/$seed"
+        cp "$tmp/open.h5" "$tmp/rounds/$seed"
+        exits 0 serve "${same[@]}" --rate 800 --warm-up 10 --seed $seed --out "$tmp/rounds/$seed/fast.h5"
+        exits 0 "$PEDROBENCH" plot "$tmp/rounds/$seed" --out "$tmp/round-$seed" --figure load --terminals svg
+    done
+    exits 0 "$PEDROBENCH" plot "$tmp/rounds" --out "$tmp/rounds-all" --figure load --terminals svg
+    at_800() { awk -F'\t' -v c="$1" '$2 == 800 { print $c }' "${@:2}"; }
+    for column in 3 4 5 6; do
+        ok "one point of three runs, column $column" [ "$(at_800 $column "$tmp/rounds-all/load.dat")" = \
+            "$(at_800 $column "$tmp"/round-?/load.dat | sort -g | sed -n 2p)" ]
+    done
 fi
 
 # Refusals.
