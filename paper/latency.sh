@@ -28,10 +28,10 @@ bench latency "${backbone[@]}" --phases generate --beams 1,3 --tenants 1,8 --sec
 # Served in a closed loop: every method alone, the base model once more (what differs between its two
 # runs is noise), and all methods in one batch.
 for method in "${methods[@]}"; do
-    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --clients 16 --requests 600 \
+    bench serve "${backbone[@]}" "${load[@]}" --methods "$method" --clients 16 --requests 3000 \
         --out "$out/closed/$method.h5" >/dev/null
 done
-bench serve "${backbone[@]}" "${load[@]}" --methods base --clients 16 --requests 600 \
+bench serve "${backbone[@]}" "${load[@]}" --methods base --clients 16 --requests 3000 \
     --out "$out/closed/base-again.h5" >/dev/null
 bench serve "${backbone[@]}" "${load[@]}" --clients 16 --requests 4000 \
     --out "$out/closed/mixed.h5" >/dev/null

@@ -99,7 +99,7 @@ double pb_cost_seconds(const pb_cost_model *m, size_t group, const double x[PB_C
 double pb_cost_draw(const pb_cost_model *model, size_t group, double seconds, pb_cost_run *run,
                     pb_rng *r)
 {
-    const pb_cost_ratios *m = &model->ratios[group];
+    const pb_cost_ratios *m = &model->ratios[model->loads[group]];
     if (!m->n)
         return 1;
     size_t lo = 0, hi = m->n_bins - 1; // the last bin that begins at or below the prediction
@@ -327,14 +327,14 @@ static void fill_bins(pb_cost_ratios *m, residual *v)
     }
 }
 
-static pb_err keep_ratios(pb_cost_model *model, size_t group, const pb_cost_sample *s, size_t n)
+static pb_err keep_ratios(pb_cost_model *model, bool loads, const pb_cost_sample *s, size_t n)
 {
-    pb_cost_ratios *m = &model->ratios[group];
+    pb_cost_ratios *m = &model->ratios[loads];
     residual *v = malloc(n * sizeof *v);
     for (size_t i = 0; i < n && v; i++) {
-        double t = pb_cost_seconds(model, group, s[i].x, &PB_SAME_MACHINE, NULL);
-        if (s[i].group != group)
+        if (s[i].loads != loads)
             continue;
+        double t = pb_cost_seconds(model, s[i].group, s[i].x, &PB_SAME_MACHINE, NULL);
         v[m->n] = (residual){t, t > 0 ? s[i].seconds / t : 1, m->n};
         m->n++;
     }
@@ -405,7 +405,11 @@ pb_err pb_cost_fit(pb_cost_model *out, const pb_cost_sample *s, size_t n, size_t
     out->fitted = error_of(&f, out, false);
     out->held = error_of(&f, out, true);
     for (size_t g = 0; g < n_groups; g++)
-        PB_GO(keep_ratios(out, g, s, n));
+        out->loads[g] = true;
+    for (size_t i = 0; i < n; i++)
+        out->loads[s[i].group] &= s[i].loads;
+    for (int loads = 0; loads < 2; loads++)
+        PB_GO(keep_ratios(out, loads, s, n));
 done:
     free(f.held);
     free(f.hides);
@@ -418,11 +422,11 @@ done:
 void pb_cost_free(pb_cost_model *m)
 {
     free(m->c);
-    for (size_t g = 0; g < PB_COST_GROUPS; g++) {
-        free(m->ratios[g].ratio);
-        free(m->ratios[g].rank);
-        free(m->ratios[g].bin);
-        free(m->ratios[g].bin_from);
+    for (int loads = 0; loads < 2; loads++) {
+        free(m->ratios[loads].ratio);
+        free(m->ratios[loads].rank);
+        free(m->ratios[loads].bin);
+        free(m->ratios[loads].bin_from);
     }
     *m = (pb_cost_model){0};
 }

@@ -26,12 +26,13 @@
 // In steps of one model the weights are read in every step, so no fit can tell their time from a
 // fixed one: what the data leave open is decided by the machine's measured bandwidth.
 //
-// A step's time is not always the same, so the ratios of measured to predicted times are kept, of
-// each group by itself (its steps may have shared the machine with loads of adapters): the
-// steps in order of their prediction are cut into bins, and a ratio is known by its rank in its
-// bin. A simulation takes runs of ranks, in the order of time in which they were measured (a moving
-// block bootstrap), and of each step the ratio of this rank in the bin of its prediction. So slow
-// times follow slow times, and short steps vary as short steps did.
+// A step's time is not always the same, so the ratios of measured to predicted times are kept: of
+// all groups together, since slow minutes of the machine are no property of the method that was
+// measured in them; but of runs that loaded adapters, which share the machine with that, apart, for
+// groups that have no others. Steps in order of their prediction are cut into bins, and a ratio is
+// known by its rank in its bin. A simulation takes runs of ranks, in the order of time in which
+// they were measured (a moving block bootstrap), and of each step the ratio of this rank in the bin
+// of its prediction. So slow times follow slow times, and short steps vary as short steps did.
 #ifndef PB_SERVE_COST_MODEL_H
 #define PB_SERVE_COST_MODEL_H
 
@@ -97,6 +98,7 @@ typedef struct pb_cost_sample {
     double x[PB_COST_TERMS];
     double seconds, part[PB_COST_PARTS]; // which add up to `seconds`
     size_t group;
+    bool loads; // adapters were loaded in this run
 } pb_cost_sample;
 
 typedef struct pb_cost_error {
@@ -121,7 +123,8 @@ typedef struct pb_cost_model {
     double part_error[PB_COST_PARTS][2]; // of the sum and the maximum, held out: mean error of the
                                          // part, in units of the step's time
     pb_cost_error fitted, held;          // of whole steps; held: held out
-    pb_cost_ratios ratios[PB_COST_GROUPS];
+    pb_cost_ratios ratios[2];            // of runs without loads, and with
+    bool loads[PB_COST_GROUPS];          // which of them a group draws from
 } pb_cost_model;
 
 // Every fifth run of 20 samples is held out. `bandwidth`: bytes per second, 0: not known.

@@ -215,6 +215,35 @@ static void test_draws(void **state)
     pb_cost_free(&m);
 }
 
+// Slow minutes are the machine's, whatever was measured in them; those of loads stay with loads.
+static void test_slow_minutes(void **state)
+{
+    (void)state;
+    for (int loads = 0; loads < 2; loads++) {
+        make_samples(false, 0);
+        for (size_t i = 0; i < SAMPLES; i++) {
+            samples[i].loads = loads && samples[i].group;
+            if (samples[i].group && i % 400 < 200) {
+                samples[i].seconds *= 3;
+                for (int part = 0; part < PB_COST_PARTS; part++)
+                    samples[i].part[part] *= 3;
+            }
+        }
+        pb_cost_model m;
+        OK(pb_cost_fit(&m, samples, SAMPLES, 2, 50e9));
+        assert_true(!m.loads[0] && m.loads[1] == loads);
+        size_t equal = 0;
+        pb_cost_run run[2] = {{0}};
+        pb_rng r[2] = {pb_rng_make(3, PB_STREAM_TEST, 1), pb_rng_make(3, PB_STREAM_TEST, 1)};
+        for (int i = 0; i < 1000; i++) {
+            double a = pb_cost_draw(&m, 0, 2e-3, &run[0], &r[0]);
+            equal += a == pb_cost_draw(&m, 1, 2e-3, &run[1], &r[1]);
+        }
+        assert_true(loads ? equal < 500 : equal == 1000);
+        pb_cost_free(&m);
+    }
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -233,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nnls),      cmocka_unit_test(test_fit),
         cmocka_unit_test(test_bandwidth), cmocka_unit_test(test_machines),
-        cmocka_unit_test(test_draws),     cmocka_unit_test(test_refusals)};
+        cmocka_unit_test(test_draws),     cmocka_unit_test(test_slow_minutes),
+        cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,6 +133,7 @@ static pb_err fit(pb_capacity *c, size_t n_files)
                 s[at].part[p] = 1e-9 * (double)x->ns[p];
                 s[at].part[PB_COST_REST] -= s[at].part[p];
             }
+            s[at].loads = c->file[i].serving->n_loads;
             s[at++].group = group_of(c, c->file[i].kinds);
         }
     pb_err err = pb_cost_fit(&c->cost, s, at, c->n_kinds, c->bandwidth);
