@@ -15,7 +15,8 @@ set yrange [0:*]
 set xtics scale 0 ()
 do for [i = 1:rows] { set xtics add (word(names, i) i - 1) }
 set grid y noxtics ls 101 back
-set ylabel 'microseconds per row' offset yname_at,0
+yname = 'microseconds per row'
+eval put_yname
 eval legend
 colours = '#0072B2 #E69F00 #D55E00 #009E73 #999999'
 plot for [k = 1:nseries] input using (column(k + 1)) lc rgb word(colours, k) title word(series, k)

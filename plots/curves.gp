@@ -15,7 +15,7 @@ set yrange [0:*]
 do for [p = 0:1] {
     eval place
     set title (p == 0 ? 'latency, '.batch : 'throughput (tokens/s of the batch)') offset 0,-0.5
-    if (p == 0) { set ylabel yname offset yname_at + 1,0 } else { unset ylabel }
+    if (p == 0) { eval put_yname } else { unset label 8 }
     if (p == 1) { eval legend } else { unset key }
     if (p == 0) {
         plot for [i = 1:nseries] input index i - 1 using 2:3 with linespoints \

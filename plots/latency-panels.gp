@@ -18,7 +18,7 @@ set yrange [0:top * 1.06]
 do for [p = 0:1] {
     eval place
     set title p == 0 ? 'one adapter for all' : 'different adapters' offset 0,-0.5
-    if (p == 0) { set ylabel yname offset yname_at,0 } else { unset ylabel }
+    if (p == 0) { eval put_yname } else { unset label 8 }
     if (p == 1) { eval legend } else { unset key }
     plot for [i = 1:nseries] input index p * nseries + i - 1 using 3:ycol with linespoints \
             ls style_of(word(styles, i)) title word(series, i), \

@@ -29,7 +29,7 @@ do for [p = 0:panels - 1] {
     yhi_ = hi * 1.15
     set yrange [ylo_:yhi_]
     eval log_ticks
-    if (c == 0) { set ylabel 'lowest validation loss' offset yname_at,0 } else { unset ylabel }
+    if (c == 0) { yname = 'lowest validation loss'; eval put_yname } else { unset label 8 }
     if (p == panels - 1) { eval legend } else { unset key }
     plot for [i = 1:nseries] input index p * nseries + i - 1 using 3:4:5:6 with yerrorlines \
             ls style_of(word(styles, i)) lw 1.4 title word(series, i), \

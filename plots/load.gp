@@ -13,7 +13,7 @@ do for [p = 0:panels - 1] {
     yhi_ = real(word(highs, p + 1)) * 1.3e-3
     set yrange [ylo_:yhi_]
     eval log_ticks
-    if (c == 0) { set ylabel 'time to first token (s)' offset yname_at,0 } else { unset ylabel }
+    if (c == 0) { yname = 'time to first token (s)'; eval put_yname } else { unset label 8 }
     if (p == panels - 1) { eval legend } else { unset key }
     plot for [i = 1:nseries] input index i - 1 using 3:(1e-3 * column(4 + p)) with linespoints \
             ls style_of(word(styles, i)) lw 1.4 title word(series, i), \

@@ -13,7 +13,7 @@ do for [p = 0:panels - 1] {
     eval place
     if (int(word(filled, p + 1)) == 0) { eval empty } else { unset label 9 }
     if (int(word(filled, p + 1))) { set yrange [*:*] } else { set yrange [0:1] }
-    if (c == 0) { set ylabel 'loss (nat per token)' offset yname_at,0 } else { unset ylabel }
+    if (c == 0) { yname = 'loss (nat per token)'; eval put_yname } else { unset label 8 }
     if (p == panels - 1) { eval legend } else { unset key }
     plot for [i = 1:nseries] input index p * nseries + i - 1 using 3:5:6 with filledcurves \
             fc ls style_of(word(styles, i)) notitle, \

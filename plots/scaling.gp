@@ -21,7 +21,7 @@ do for [p = 0:panels - 1] {
     yhi_ = real(word(highs, p + 1)) * 1.5
     set yrange [ylo_:yhi_]
     eval log_ticks
-    if (c == 0) { set ylabel yname offset yname_at,0 } else { unset ylabel }
+    if (c == 0) { eval put_yname } else { unset label 8 }
     if (p == panels - 1) { eval legend } else { unset key }
     # The legend names all curves, also those that the last panel does not have.
     plot for [i = 1:nseries] input index p * nseries + i - 1 using 3:4 with linespoints ls i lw 1.4 \

@@ -30,7 +30,8 @@ do for [p = 0:panels - 1] {
     if (hi < lo) { eval empty } else { unset label 9 }
     if (lo < hi) { set yrange [lo - 0.05 * (hi - lo):hi + 0.05 * (hi - lo)] }
     if (lo >= hi) { set yrange [(lo > hi ? 0 : lo - 1):hi + 1] }
-    set ylabel word(metrics, p + 1) offset yname_at,0
+    yname = word(metrics, p + 1)
+    eval put_yname
     if (p == panels - 1) { eval legend } else { unset key }
     block = p * nseries
     plot input index block + nseries - 1 using 8:5 with steps ls 102 lw 1.6 \

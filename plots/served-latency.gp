@@ -9,7 +9,7 @@ set xrange [1:xhi * 1.3]
 set xtics ('0' 1, '50' 2, '90' 10, '99' 100, '99.9' 1e3, '99.99' 1e4, '99.999' 1e5)
 do for [p = 0:panels - 1] {
     eval place
-    if (c == 0) { set ylabel 'ms' offset yname_at,0 } else { unset ylabel }
+    if (c == 0) { yname = 'ms'; eval put_yname } else { unset label 8 }
     ylo_ = real(word(lows, p + 1)) / 1.15
     yhi_ = real(word(highs, p + 1)) * 1.15
     set yrange [ylo_:yhi_]

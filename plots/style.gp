@@ -18,8 +18,7 @@ if (term eq 'tex') { # 690 pixels are 6.5 inches; LaTeX sets the text, in \footn
         pointscale 0.62 butt
 }
 set output output
-# Names of axes, in characters from where gnuplot puts them: LaTeX's letters are smaller.
-yname_at = term eq 'tex' ? -0.6 : 1.1
+# Names of x axes, in characters from where gnuplot puts them: LaTeX's letters are smaller.
 xname_at = term eq 'tex' ? 0.1 : 0.5
 set termoption noenhanced
 set encoding utf8
